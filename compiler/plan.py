@@ -1,0 +1,63 @@
+"""The plan: which tensor is quantized how, which node runs in which precision, and why.
+
+A plan is made from the normalized graph, the target's capabilities and the recipe, before any data is
+read. Calibration then turns each planned activation into :class:`QuantParams`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+QuantDtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4", "int32"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "other"]
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How a tensor is quantized: dtype, symmetric (zero point fixed) or not, and its granularity.
+
+    ``axis`` None = per-tensor; ``axis`` alone = per-channel; ``axis`` and ``block_size`` = blocked along it.
+    """
+
+    dtype: QuantDtype
+    symmetric: bool
+    axis: int | None = None
+    block_size: int | None = None
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """Scale (float32) and zero point (the spec's dtype): scalars, per channel, or per block."""
+
+    spec: QuantSpec
+    scale: npt.NDArray[np.float32]
+    zero_point: npt.NDArray[Any]
+
+
+@dataclass
+class NodePlan:
+    """Precision planned for a node, with the reason.
+
+    ``asked`` tells whether the scheme wanted it quantized.
+    """
+
+    name: str
+    op_type: str
+    precision: Precision
+    reason: str
+    asked: bool
+
+
+@dataclass
+class Plan:
+    """Tensor → QuantSpec, node → precision. ``shared`` lists groups of tensors that must have one range."""
+
+    activations: dict[str, QuantSpec] = field(default_factory=dict)
+    weights: dict[str, QuantSpec] = field(default_factory=dict)
+    nodes: dict[str, NodePlan] = field(default_factory=dict)
+    shared: list[tuple[str, ...]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,40 @@
+"""What the user asks for, as one serialisable value: what was built can be built again from it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Scheme = Literal["fp32", "fp16", "int8-static", "int8-dynamic", "int8-weight", "int4-weight"]
+SCHEMES: tuple[Scheme, ...] = ("fp32", "fp16", "int8-static", "int8-dynamic", "int8-weight", "int4-weight")
+
+RangeMethod = Literal["auto", "minmax", "percentile", "entropy", "mse"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+BLOCK_SIZES = (16, 32, 64, 128, 256)
+
+
+class Override(BaseModel):
+    """Precision of some nodes. ``match`` is a glob on the node's name, or ``op:Type`` for an op type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str
+    precision: Precision
+
+
+class Recipe(BaseModel):
+    """Scheme, range method and overrides. Field defaults are the defaults of the product."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scheme: Scheme
+    range_method: RangeMethod = "auto"
+    percentile: float = Field(default=99.999, gt=50, le=100)
+    bias_correction: bool = True
+    block_size: Literal[16, 32, 64, 128, 256] = 32
+    symmetric_weights: bool = True
+    accuracy_level: Literal[0, 4] = 0
+    saturation_safe: bool = True
+    calibration_samples: int = Field(default=300, ge=1)
+    overrides: tuple[Override, ...] = ()

@@ -1,0 +1,131 @@
+"""What a target is: capabilities as data, a build step, a verifier and a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan
+from edgeq.compiler.recipe import Recipe, Scheme
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether this machine can build for (and run) a target, else the one command that makes it ready."""
+
+    ready: bool
+    detail: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """What a target's INT8 kernel of one op type wants.
+
+    ``activations``: input indices that are quantized per tensor. ``weights``: input index → allowed axis
+    (None = per-tensor only). ``bias``: index of an INT32 bias. ``quantized_output``: the kernel writes INT8.
+    ``same_range``: inputs and outputs share one scale and zero point.
+    """
+
+    activations: tuple[int, ...] = ()
+    variadic: bool = False
+    weights: Mapping[int, int | None] = field(default_factory=dict)
+    bias: int | None = None
+    quantized_output: bool = True
+    same_range: bool = False
+    fixed_output: tuple[float, int] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a target can do, as data. The shared planner reads it; targets hold no planning code.
+
+    ``int8_static``: op type → rule. ``int8_dynamic`` / ``weight_only``: op types with such a kernel.
+    ``fp16_unsafe``: op types kept in FP32 by the ``fp16`` scheme. ``float_reasons``: op type → why the
+    target leaves it in float (shown in the report).
+    """
+
+    target: str
+    schemes: tuple[Scheme, ...]
+    activation_dtype: Literal["uint8", "int8"] = "uint8"
+    symmetric_activations: bool = False
+    int8_static: Mapping[str, OpRule] = field(default_factory=dict)
+    int8_dynamic: frozenset[str] = frozenset()
+    weight_only: frozenset[str] = frozenset()
+    block_sizes: tuple[int, ...] = ()
+    fp16_unsafe: frozenset[str] = frozenset()
+    float_reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What the runtime really does with a node: ``planned`` against ``actual`` precision, and the kernel."""
+
+    name: str
+    op_type: str
+    planned: str
+    actual: str
+    kernel: str
+    reason: str
+    asked: bool = False
+
+    @property
+    def missed(self) -> bool:
+        """Planned quantized, but runs in float."""
+        return self.planned in ("int8", "int4") and self.actual in ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """Files written (relative to the artefact folder) and what the application must know to load them."""
+
+    files: tuple[str, ...]
+    load_hints: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Runner(Protocol):
+    """Runs an artefact: dict of arrays in, dict of arrays out."""
+
+    @property
+    def inputs(self) -> list[TensorSpec]: ...
+
+    @property
+    def outputs(self) -> list[TensorSpec]: ...
+
+    def run(self, inputs: Arrays) -> dict[str, Array]: ...
+
+    def close(self) -> None: ...
+
+
+class Target(Protocol):
+    """One hardware target. Instances are cheap; heavy imports happen inside the methods."""
+
+    name: str
+    title: str
+    extra: str | None
+
+    def availability(self) -> Availability: ...
+
+    def capabilities(self) -> Capabilities: ...
+
+    def build(self, model: Model, plan: Plan, recipe: Recipe, folder: Path) -> BuildResult:
+        """Write the native files of the quantized ``model`` into ``folder`` (which exists and is empty)."""
+        ...
+
+    def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
+        """Say for every planned node in which precision it really runs."""
+        ...
+
+    def runner(self, folder: Path, *, threads: int | None = None) -> Runner:
+        """Load the artefact with the target's runtime (or its verifier's interpreter)."""
+        ...
+
+    def runner_kind(self) -> str:
+        """``runtime`` when :meth:`runner` is the real runtime, else what stands in for it."""
+        ...
