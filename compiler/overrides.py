@@ -1,0 +1,52 @@
+"""Recipe overrides: which node the user wants in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from edgeq.compiler.recipe import Override, Precision
+from edgeq.errors import UsageError
+
+OP_PREFIX = "op:"
+
+
+def resolve_overrides(
+    nodes: Iterable[ir.Node], overrides: Sequence[Override]
+) -> dict[str, tuple[Precision, str]]:
+    """Node name → (precision, the pattern that asked for it); the last matching override wins.
+
+    Raises:
+        UsageError: an override matches no node.
+    """
+    found: dict[str, tuple[Precision, str]] = {}
+    if not overrides:
+        return found
+    listed = list(nodes)
+    for override in overrides:
+        matched = [node for node in listed if _matches(node, override.match)]
+        if not matched:
+            raise _no_match(override.match, listed)
+        found.update((node.name or "", (override.precision, override.match)) for node in matched)
+    return found
+
+
+def _matches(node: ir.Node, pattern: str) -> bool:
+    if pattern.startswith(OP_PREFIX):
+        return fnmatchcase(node.op_type, pattern[len(OP_PREFIX) :])
+    return fnmatchcase(node.name or "", pattern)
+
+
+def _no_match(pattern: str, nodes: Sequence[ir.Node]) -> UsageError:
+    if pattern.startswith(OP_PREFIX):
+        known = sorted({OP_PREFIX + node.op_type for node in nodes})
+    else:
+        known = [node.name or "" for node in nodes]
+    close = get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
+    return UsageError(
+        f"The override {pattern!r} matches no node of the model.",
+        fix=f"Use a glob on node names or {OP_PREFIX}Type; the model has, for example: {', '.join(close)}.",
+    )

@@ -1,0 +1,65 @@
+"""ONNX Runtime sessions as edgeq uses them: CPU only, quiet, a fixed number of threads, clear errors."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import TargetError
+
+PROVIDERS = ["CPUExecutionProvider"]
+_SILENT = 4  # ORT's severity "fatal": errors reach the user as exceptions, not as log lines
+
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (?P<kind>[A-Z_]+) : ")
+_SOURCE_LINE = re.compile(r"(?:/\S+|\w:\\\S+)\.(?:cc|h|cpp):\d+\s+.*?(?=\s[A-Z]|$)")
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def session_options(threads: int | None) -> Any:
+    """The options of every session: measuring, verifying and running see the same graph.
+
+    ``threads`` None uses every CPU that this process may run on.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cpus()
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = _SILENT
+    return options
+
+
+def open_session(path: Path, options: Any) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU, without fallback to anything else.
+
+    Raises:
+        TargetError: ONNX Runtime cannot load the model.
+    """
+    import onnxruntime as ort
+
+    if not path.is_file():
+        raise TargetError(f"There is no ONNX model at {path}.", fix="Give the path of an artefact folder.")
+    try:
+        session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=PROVIDERS)
+    except Exception as error:  # ORT's exceptions share no base class but Exception
+        raise TargetError(f"ONNX Runtime cannot load {path.name}: {explain(error)}") from error
+    session.disable_fallback()
+    return session
+
+
+def explain(error: Exception) -> str:
+    """ORT's message as one sentence: without its error number, source files and backtrace."""
+    text = str(error).strip().splitlines()
+    message = _PREFIX.sub("", text[0] if text else type(error).__name__)
+    message = _SOURCE_LINE.sub("", message).strip()
+    return message if message.endswith(".") else message + "."

@@ -1,0 +1,53 @@
+"""The target ``onnxruntime``: ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan
+from edgeq.compiler.recipe import Recipe
+from edgeq.targets.base import Availability, BuildResult, Capabilities, NodeResult
+from edgeq.targets.onnxruntime.build import MODEL_FILE, build
+from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
+from edgeq.targets.onnxruntime.verify import verify
+
+
+class OnnxRuntimeTarget:
+    """ONNX Runtime with its default CPU kernels (MLAS); the artefact is a QDQ or float ONNX file."""
+
+    name = "onnxruntime"
+    title = "ONNX Runtime (CPU)"
+    extra: str | None = None
+
+    def availability(self) -> Availability:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            return Availability(False, f"onnxruntime cannot be imported: {error}", "pip install onnxruntime")
+        if "CPUExecutionProvider" not in ort.get_available_providers():
+            return Availability(
+                False, f"onnxruntime {ort.__version__} has no CPU provider", "pip install onnxruntime"
+            )
+        return Availability(True, f"onnxruntime {ort.__version__}, CPU")
+
+    def capabilities(self) -> Capabilities:
+        from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
+
+        return CAPABILITIES
+
+    def build(self, model: Model, plan: Plan, recipe: Recipe, folder: Path) -> BuildResult:
+        """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""
+        del plan, recipe  # the quantized model holds all of it
+        return build(model, folder)
+
+    def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
+        """Read ONNX Runtime's own optimized graph; raises TargetError when the model does not load."""
+        return verify(folder / MODEL_FILE, plan)
+
+    def runner(self, folder: Path, *, threads: int | None = None) -> OnnxRuntimeRunner:
+        """A session on the artefact in ``folder``; raises TargetError."""
+        return OnnxRuntimeRunner(folder / MODEL_FILE, threads=threads)
+
+    def runner_kind(self) -> str:
+        return "runtime"
