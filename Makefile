@@ -1,0 +1,82 @@
+# make demo | test | lint | bench | docs: each creates .venv when it is missing or out of date.
+# PYTHON=python3.12 picks another interpreter; EDGEQ_DATA=DIR adds the real-data tests and benchmarks.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that starts and is new enough (a name on PATH may be a shim that does not).
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	"$$python" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	>/dev/null 2>&1 && echo "$$python" && break; done)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
+WORKERS ?= 2
+
+.PHONY: help demo test slow lint format bench docs clean
+
+help:
+	@echo 'make demo    train a small CNN, compile it in three schemes, measure and gate each'
+	@echo 'make test    the test suite (make slow: the real-data tests, needs EDGEQ_DATA)'
+	@echo 'make lint    ruff, mypy --strict, packaging and generated docs'
+	@echo 'make bench   edgeq against its peers (needs EDGEQ_DATA)'
+	@echo 'make docs    regenerate docs/cli.md'
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo 'edgeq needs Python 3.11 or 3.12; none found. Name one: make PYTHON=/path/to/python3.11'; exit 2; }
+	@echo "Creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+# torch first and alone: its pinned version is the CPU build, and the others then accept it.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	@echo 'Installing $(TORCH)'
+	@$(PIP) '$(TORCH)'
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.torch
+	@echo 'Installing edgeq with the extras of the demo'
+	@$(PIP) -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.torch
+	@echo 'Installing edgeq with the extras of development'
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.peers: $(VENV)/.dev
+	@echo 'Installing the peers'
+	@$(PIP) -c constraints.txt -e '.[dev,peers]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/python examples/digits/prepare.py
+	@$(BIN)/edgeq check examples/digits/edgeq.toml --force
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow'
+
+slow: $(VENV)/.dev
+	@[ -n "$${EDGEQ_DATA:-}" ] || { echo 'make slow needs EDGEQ_DATA=DIR, the folder of real models and data'; exit 2; }
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -n0 tests/edgeq/test_packaging.py tests/edgeq/test_docs.py
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.peers
+	@[ -n "$${EDGEQ_DATA:-}" ] || { echo 'make bench needs EDGEQ_DATA=DIR, the folder of real models and data'; exit 2; }
+	@for script in benchmarks/peers/bench_*.py; do $(BIN)/python "$$script"; done
+
+docs: $(VENV)/.demo
+	@$(BIN)/python docs/generate_cli.py
+
+clean:
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,42 @@
+"""What every test gets: the repository root on ``sys.path``, fixed seeds, few threads, the opt-in data."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+# Before anything loads a native thread pool: test workers share the cores, so each one gets one thread.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# No test talks to a model hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test starts from the same random state, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (for libraries that read the global state)
+
+
+@pytest.fixture(scope="session")
+def edgeq_data() -> Path:
+    """The folder of real models and data that ``slow`` tests read; skips where there is none."""
+    value = os.environ.get("EDGEQ_DATA")
+    if not value:
+        pytest.skip("EDGEQ_DATA is not set: real models and data are opt-in")
+    folder = Path(value).resolve()
+    if not (folder / "models").is_dir():
+        pytest.fail(f"EDGEQ_DATA={value} holds no models/ folder")
+    return folder
