@@ -1,0 +1,134 @@
+"""One quantizer run in this process: INT8 static by edgeq or by a peer, with its defaults.
+
+    python benchmarks/peers/quantizers.py METHOD SET OUTPUT.onnx
+
+Prints one JSON line: wall seconds of quantizing (imports and loading of data excluded) and peak memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from labelled import SETS, LabelledSet
+
+# ONNX Runtime's histogram calibrators keep every activation: chunks keep 24 GB machines alive.
+CHUNK = 32
+
+
+def _samples(data: LabelledSet) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    count = len(next(iter(data.calibration.values())))
+    for index in range(count):
+        yield {name: values[index : index + 1] for name, values in data.calibration.items()}
+
+
+def _ort(method: str, data: LabelledSet, output: Path) -> Callable[[], None]:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.samples = _samples(data)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self.samples, None)
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = Path(folder) / "prepared.onnx"
+            quant_pre_process(str(data.model), str(prepared), skip_symbolic_shape=False)
+            quantize_static(
+                str(prepared),
+                str(output),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=getattr(CalibrationMethod, method),
+                extra_options={"CalibMaxIntermediateOutputs": CHUNK},
+            )
+
+    return run
+
+
+def _nncf(full: bool, data: LabelledSet, output: Path) -> Callable[[], None]:
+    import nncf
+    import onnx
+
+    def run() -> None:
+        model = onnx.load(data.model)
+        if model.opset_import[0].version < 13:
+            model = onnx.version_converter.convert_version(model, 13)
+        extra = {"model_type": nncf.ModelType.TRANSFORMER} if data.name.startswith("minilm") else {}
+        samples = list(_samples(data))
+        quantized = nncf.quantize(
+            model,
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            fast_bias_correction=not full,
+            **extra,
+        )
+        onnx.save(quantized, output)
+
+    return run
+
+
+def _edgeq(data: LabelledSet, output: Path) -> Callable[[], None]:
+    import edgeq
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            result = edgeq.compile(
+                data.model,
+                scheme="int8-static",
+                calibration=data.calibration,
+                output=Path(folder) / "out",
+                bench=None,
+            )
+            shutil.copy(result.folder / "model.onnx", output)
+
+    return run
+
+
+METHODS: dict[str, Callable[[LabelledSet, Path], Callable[[], None]]] = {
+    "edgeq": _edgeq,
+    "ort-minmax": lambda data, output: _ort("MinMax", data, output),
+    "ort-percentile": lambda data, output: _ort("Percentile", data, output),
+    "ort-entropy": lambda data, output: _ort("Entropy", data, output),
+    "nncf": lambda data, output: _nncf(False, data, output),
+    "nncf-full": lambda data, output: _nncf(True, data, output),
+}
+
+
+def main() -> None:
+    """Run one quantizer on one labelled set."""
+    method, name, output = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    logging.disable(logging.WARNING)
+    data = SETS[name]()
+    run = METHODS[method](data, output)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"seconds": seconds, "peak_mib": (peak - before) / 1024}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The whole way of a model from its loaded form to the native files, as one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.calibration.types import DataSource
+from edgeq.compiler.model import Model
+from edgeq.compiler.normalize import Normalized, normalize
+from edgeq.compiler.normalize.equivalence import Equivalence, check_equivalent
+from edgeq.compiler.quantize.dispatch import Request, quantize
+from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.recipe import Recipe
+from edgeq.errors import StrictError
+from edgeq.progress import Progress
+from edgeq.targets.base import BuildResult, NodeResult, Target
+
+# Normalizing is compared on this many real samples: a wrong rewrite shows on the first.
+EQUIVALENCE_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What every step of the way returned."""
+
+    normalized: Normalized
+    equivalence: Equivalence
+    quantized: Quantized
+    build: BuildResult
+    nodes: list[NodeResult]
+
+    @property
+    def notes(self) -> list[str]:
+        """Everything the steps want the user to know, in the order of the way."""
+        return [
+            *self.normalized.notes,
+            *self.quantized.notes,
+            *self.quantized.plan.notes,
+            *self.build.notes,
+        ]
+
+
+def compile_model(
+    original: Model,
+    target: Target,
+    recipe: Recipe,
+    calibration: DataSource | None,
+    folder: Path,
+    *,
+    strict: bool,
+    threads: int | None,
+    progress: Progress,
+) -> Compiled:
+    """Normalize, quantize and build ``original`` into ``folder``, then ask the runtime what it really runs.
+
+    Raises:
+        ModelError: normalizing would change the model's results.
+        DataError: the calibration data is missing or cannot be used.
+        TargetError: the target cannot do what the recipe asks; with ``strict`` also when it did less.
+    """
+    normalized = normalize(original)
+    samples = None if calibration is None else calibration.batches(1, EQUIVALENCE_SAMPLES)
+    equivalence = check_equivalent(original, normalized.model, samples, progress)
+    quantized = quantize(
+        Request(normalized.model, target.capabilities(), recipe, calibration, threads, progress)
+    )
+    build = target.build(quantized.model, quantized.plan, recipe, folder)
+    nodes = target.verify(folder, quantized.plan)
+    if strict:
+        refuse_missed(nodes)
+    return Compiled(normalized, equivalence, quantized, build, nodes)
+
+
+def refuse_missed(nodes: list[NodeResult]) -> None:
+    """Raise when a node was asked to be quantized and is not.
+
+    Raises:
+        StrictError: naming the first nodes, what they run as, and why.
+    """
+    missed = [n for n in nodes if n.missed or (n.asked and n.planned in ("fp32", "fp16"))]
+    if not missed:
+        return
+    shown = "; ".join(f"{n.op_type} {n.name!r} runs in {n.actual}: {n.reason}" for n in missed[:3])
+    more = f" (and {len(missed) - 3} more)" if len(missed) > 3 else ""
+    raise StrictError(
+        f"--strict: {len(missed)} node(s) asked to be quantized are not: {shown}{more}.",
+        fix="Exclude them in the recipe (--exclude NODE) or compile without --strict.",
+    )

@@ -1,0 +1,101 @@
+"""Scheme → the function that quantizes by it. The lookup is the whole dispatch; each scheme is one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeq.calibration.types import DataSource
+from edgeq.compiler.model import Model
+from edgeq.compiler.quantize.dynamic import quantize_dynamic
+from edgeq.compiler.quantize.fp16 import quantize_fp16
+from edgeq.compiler.quantize.fp32 import quantize_fp32
+from edgeq.compiler.quantize.int4_weight import quantize_int4_weight
+from edgeq.compiler.quantize.int8_weight import quantize_int8_weight
+from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.quantize.static import quantize_static
+from edgeq.compiler.recipe import Recipe, Scheme
+from edgeq.errors import DataError, TargetError
+from edgeq.progress import Progress
+from edgeq.targets.base import Capabilities
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a scheme may need: the normalized model, the target's rules, the recipe, the data."""
+
+    model: Model
+    capabilities: Capabilities
+    recipe: Recipe
+    calibration: DataSource | None
+    threads: int | None
+    progress: Progress
+
+
+def _static(request: Request) -> Quantized:
+    if request.calibration is None:
+        raise missing_calibration(request.recipe.scheme)
+    return quantize_static(
+        request.model,
+        request.capabilities,
+        request.recipe,
+        request.calibration,
+        threads=request.threads,
+        progress=request.progress,
+    )
+
+
+_DataFree = Callable[..., Quantized]
+
+
+def _data_free(handler: _DataFree) -> Callable[[Request], Quantized]:
+    def run(request: Request) -> Quantized:
+        return handler(request.model, request.capabilities, request.recipe, progress=request.progress)
+
+    return run
+
+
+HANDLERS: dict[Scheme, Callable[[Request], Quantized]] = {
+    "fp32": _data_free(quantize_fp32),
+    "fp16": _data_free(quantize_fp16),
+    "int8-static": _static,
+    "int8-dynamic": _data_free(quantize_dynamic),
+    "int8-weight": _data_free(quantize_int8_weight),
+    "int4-weight": _data_free(quantize_int4_weight),
+}
+
+NEEDS_CALIBRATION: frozenset[Scheme] = frozenset({"int8-static"})
+
+
+def missing_calibration(scheme: Scheme) -> DataError:
+    """The error for a static scheme without data: ranges are never taken from random inputs."""
+    return DataError(
+        f"Scheme {scheme!r} needs calibration data and none was given.",
+        fix="Give representative samples with --calibration (a folder of images, .npz, text, …), "
+        "or choose a scheme without data: int8-dynamic, int8-weight, int4-weight.",
+    )
+
+
+def check_scheme(scheme: Scheme, capabilities: Capabilities) -> None:
+    """Refuse a scheme that the target cannot express, before any work.
+
+    Raises:
+        TargetError: naming the schemes that the target has.
+    """
+    if scheme in capabilities.schemes:
+        return
+    raise TargetError(
+        f"Target {capabilities.target!r} has no scheme {scheme!r}.",
+        fix=f"It has: {', '.join(capabilities.schemes)}.",
+    )
+
+
+def quantize(request: Request) -> Quantized:
+    """Quantize the normalized model by the recipe's scheme.
+
+    Raises:
+        TargetError: the target has no such scheme.
+        DataError: a static scheme without calibration data, or data that cannot be used.
+    """
+    check_scheme(request.recipe.scheme, request.capabilities)
+    return HANDLERS[request.recipe.scheme](request)
