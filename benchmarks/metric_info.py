@@ -1,0 +1,99 @@
+"""What a budget must know of a metric: its unit and which direction is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import cast
+
+from edgeq.benchmarks.metrics import METRIC_NAMES, get_metric
+from edgeq.benchmarks.units import Unit
+from edgeq.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One metric.
+
+    ``has_baseline``: the FP32 model has a value of its own, so that percent and differences make sense.
+    ``resource``: a cost of running (size, time, memory), not a quality of the results.
+    """
+
+    name: str
+    unit: Unit
+    higher_is_better: bool
+    what: str
+    has_baseline: bool = True
+    resource: bool = False
+
+
+def _cost(name: str, unit: Unit, what: str) -> MetricInfo:
+    return MetricInfo(name, unit, higher_is_better=False, what=what, resource=True)
+
+
+RESOURCES: dict[str, MetricInfo] = {
+    info.name: info
+    for info in (
+        _cost("size", "bytes", "bytes on disk of the files that ship"),
+        _cost("load_time", "s", "time to load the artefact in a fresh process"),
+        _cost("latency_p50", "s", "median time of one inference"),
+        _cost("latency_p90", "s", "time that 90 % of the inferences keep"),
+        _cost("latency_p95", "s", "time that 95 % of the inferences keep"),
+        _cost("latency_p99", "s", "time that 99 % of the inferences keep"),
+        _cost("latency_mean", "s", "mean time of one inference"),
+        _cost("peak_memory", "bytes", "memory of loading and running, above the bare runtime"),
+        _cost("peak_memory_process", "bytes", "memory of the whole process that loads and runs"),
+        MetricInfo(
+            "speedup",
+            "x",
+            higher_is_better=True,
+            what="median time of the FP32 baseline divided by the artefact's",
+            has_baseline=False,
+            resource=True,
+        ),
+    )
+}
+
+
+def _quality(name: str) -> MetricInfo:
+    metric = get_metric(name)
+    what = (type(metric).__doc__ or name).partition("\n")[0].rstrip(".")
+    return MetricInfo(
+        name, cast(Unit, metric.unit), metric.higher_is_better, what, has_baseline=not metric.needs_baseline
+    )
+
+
+QUALITIES: dict[str, MetricInfo] = {name: _quality(name) for name in METRIC_NAMES}
+
+
+def known_metrics() -> dict[str, MetricInfo]:
+    """Every built-in metric by name: resources first, then qualities."""
+    return {**RESOURCES, **QUALITIES}
+
+
+def is_custom(name: str) -> bool:
+    """Whether the name is a user's own metric, ``module:callable``."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")])
+
+
+def metric_info(name: str) -> MetricInfo | None:
+    """What is known of a metric; None for a user's own one (``module:callable``).
+
+    Raises:
+        ConfigError: there is no such metric.
+    """
+    known = known_metrics()
+    if name in known:
+        return known[name]
+    if is_custom(name):
+        return None
+    raise ConfigError(f"Unknown metric {name!r} in a budget.", fix=_did_you_mean(name, list(known)))
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = [metric for metric in known if metric.startswith(name.lower())]
+    close = close or get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Known metrics: {', '.join(known)}, or your own as module:callable."
