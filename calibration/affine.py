@@ -1,0 +1,70 @@
+"""Scale and zero point of a range: the affine quantization of ONNX QuantizeLinear.
+
+``q = clip(round(x / scale) + zero_point)``, with the zero point an integer of the range, so that 0.0 is exact
+(Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+2018; gemmlowp's quantization_example).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgeq.errors import InternalError
+
+Dtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4"]
+_BITS: dict[str, int] = {"uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint4": 4, "int4": 4}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+# The smallest normal float32: kernels that flush subnormals to zero would divide by zero below it.
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Range:
+    """The real numbers from ``low`` to ``high`` that quantized values cover. It always contains 0."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", self.low + 0.0)  # -0.0 becomes 0.0
+        object.__setattr__(self, "high", self.high + 0.0)
+        if not (-_FLOAT32_MAX <= self.low <= 0 <= self.high <= _FLOAT32_MAX):
+            raise InternalError(f"Not a quantization range: {self.low} to {self.high}.")
+
+    def union(self, other: Range) -> Range:
+        """The smallest range that covers both."""
+        return Range(min(self.low, other.low), max(self.high, other.high))
+
+
+def integer_limits(dtype: Dtype, symmetric: bool) -> tuple[int, int]:
+    """Smallest and largest quantized value. Symmetric leaves out the smallest (int8: ±127)."""
+    bits = _BITS[dtype]
+    if dtype.startswith("u"):
+        return 0, 2**bits - 1
+    top = int(2 ** (bits - 1)) - 1
+    return (-top if symmetric else -top - 1), top
+
+
+def quant_params(span: Range, dtype: Dtype, symmetric: bool) -> tuple[np.float32, int]:
+    """Scale and zero point that cover ``span``.
+
+    Symmetric: the scale covers the larger side; the zero point is 0, or the middle (uint8: 128) of an
+    unsigned dtype. Otherwise the zero point is the integer nearest to where 0.0 falls. The scale is a normal
+    float32, never 0; a range of width 0 gets scale 1 (every value of the tensor is zero).
+    """
+    lowest, highest = integer_limits(dtype, symmetric)
+    if symmetric:
+        middle = (highest + 1) // 2 if lowest == 0 else 0
+        return _scale(max(-span.low, span.high) / (highest - middle)), middle
+    scale = _scale(span.high / (highest - lowest) - span.low / (highest - lowest))
+    zero_point = round(lowest - span.low / float(scale))
+    return scale, min(max(zero_point, lowest), highest)
+
+
+def _scale(exact: float) -> np.float32:
+    if exact == 0:
+        return np.float32(1)
+    return np.float32(max(exact, SMALLEST_SCALE))
