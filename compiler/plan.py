@@ -54,10 +54,15 @@ class NodePlan:
 
 @dataclass
 class Plan:
-    """Tensor → QuantSpec, node → precision. ``shared`` lists groups of tensors that must have one range."""
+    """Tensor → QuantSpec, node → precision. ``shared`` lists groups of tensors that must have one range.
+
+    ``stored`` names the activations that their producer writes as integers: no float value of them exists,
+    so float consumers too read the rounded one.
+    """
 
     activations: dict[str, QuantSpec] = field(default_factory=dict)
     weights: dict[str, QuantSpec] = field(default_factory=dict)
     nodes: dict[str, NodePlan] = field(default_factory=dict)
     shared: list[tuple[str, ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stored: set[str] = field(default_factory=set)

@@ -29,6 +29,13 @@ class OpRule:
     ``activations``: input indices that are quantized per tensor. ``weights``: input index → allowed axis
     (None = per-tensor only). ``bias``: index of an INT32 bias. ``quantized_output``: the kernel writes INT8.
     ``same_range``: inputs and outputs share one scale and zero point.
+
+    ``role`` says when INT8 pays: ``compute`` always (the op holds the arithmetic), ``join`` only between INT8
+    neighbours (elementwise ops, pooling), ``move`` follows its neighbours (values are only moved), ``absorb``
+    disappears into the QuantizeLinear after it (Relu, Clip), ``lookup`` reads rows of a constant table.
+    ``float_output``: the kernel can also write float, so a float consumer costs no rounding.
+    ``transposed_by``: attribute that, when set, swaps the last two axes of the weights.
+    ``attributes``: attribute → values that the kernel takes. ``ranks``: allowed ranks of input 0, empty = any.
     """
 
     activations: tuple[int, ...] = ()
@@ -39,6 +46,11 @@ class OpRule:
     same_range: bool = False
     fixed_output: tuple[float, int] | None = None
     note: str = ""
+    role: Literal["compute", "join", "move", "absorb", "lookup"] = "compute"
+    float_output: bool = False
+    transposed_by: str = ""
+    attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    ranks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
