@@ -117,9 +117,8 @@ class _Bound:
     def parse(self, bound: str, position: int) -> Budget:
         match = _NUMBER.fullmatch(bound)
         if match is None:
-            self.refuse(
-                f"{bound!r} at position {position + 1} is no number with a unit", f"Write {EXAMPLES}."
-            )
+            what = f"{bound!r} is no number with a unit" if bound else "a number is missing"
+            self.refuse(f"{what} (position {position + 1})", f"Write for example {self.example()}.")
         number = float(match["number"])
         if not math.isfinite(number):
             self.refuse(f"{match['number']} is too large", f"Write for example {self.example()}.")
