@@ -1,0 +1,7 @@
+"""Load a model from an ONNX file, PyTorch or a Hugging Face folder: everything becomes one ONNX graph."""
+
+from __future__ import annotations
+
+from edgeq.compiler.load.source import load
+
+__all__ = ["load"]
