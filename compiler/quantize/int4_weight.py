@@ -1,0 +1,51 @@
+"""Scheme ``int4-weight``: matrix products and embeddings in blocks of 4 bits, convolutions in int8."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeq.compiler.model import Model
+from edgeq.compiler.quantize.blocks import check_block_size
+from edgeq.compiler.quantize.embeddings import blocked_gather
+from edgeq.compiler.quantize.int8_weight import int8_weight_handlers
+from edgeq.compiler.quantize.matmul_nbits import nbits_linear
+from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.quantize.stored_weights import int8_storage
+from edgeq.compiler.quantize.walk import Decision, Handler, Handlers, quantize_nodes
+from edgeq.compiler.recipe import Precision, Recipe
+from edgeq.progress import Progress
+from edgeq.targets.base import Capabilities
+
+_NO_KERNEL = "no INT4 kernel for this op: int8 weights in the file, expanded to float when the model loads"
+
+
+def quantize_int4_weight(
+    model: Model, capabilities: Capabilities, recipe: Recipe, *, progress: Progress | None = None
+) -> Quantized:
+    """Store matrix products and embeddings in int4 blocks, other weights in int8.
+
+    Raises:
+        UsageError: an override matches nothing or asks for a precision that this scheme has not.
+        TargetError: the target has no kernel for the recipe's block size.
+    """
+    check_block_size(capabilities, recipe.block_size)
+    handlers: dict[str, Handler] = {
+        **int8_storage(_NO_KERNEL),
+        "MatMul": _nbits4,
+        "Gemm": _nbits4,
+        "Gather": _gather4,
+    }
+    by_precision: dict[Precision, Handlers] = {
+        "int4": handlers,
+        "int8": int8_weight_handlers(recipe, capabilities),
+    }
+    return quantize_nodes(model, capabilities, recipe, by_precision, "int4", progress)
+
+
+def _nbits4(node: ir.Node, state: Rewriter) -> Decision:
+    return nbits_linear(node, state, 4)
+
+
+def _gather4(node: ir.Node, state: Rewriter) -> Decision:
+    return blocked_gather(node, state, 4)

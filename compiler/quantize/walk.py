@@ -1,0 +1,99 @@
+"""The loop that all data-free schemes share: every node gets a handler, a precision and a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgeq.compiler.model import Model
+from edgeq.compiler.node_names import name_nodes
+from edgeq.compiler.overrides import resolve_overrides
+from edgeq.compiler.plan import NodePlan
+from edgeq.compiler.plan import Precision as Planned
+from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
+from edgeq.compiler.recipe import Precision, Recipe
+from edgeq.errors import UsageError
+from edgeq.progress import Progress, SilentProgress
+from edgeq.targets.base import Capabilities
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a handler did with a node. ``asked``: the scheme means such nodes to be quantized."""
+
+    precision: Planned
+    reason: str
+    asked: bool = True
+
+
+Handler = Callable[[ir.Node, Rewriter], Decision]
+Handlers = Mapping[str, Handler]
+
+
+def quantize_nodes(
+    model: Model,
+    capabilities: Capabilities,
+    recipe: Recipe,
+    handlers: Mapping[Precision, Handlers],
+    default: Precision,
+    progress: Progress | None,
+) -> Quantized:
+    """Walk over a copy of ``model``: the handler of (precision, op type) rewrites each node.
+
+    Weights are quantized one after the other; the copy lets go of each original as soon as nothing
+    reads it.
+
+    Raises:
+        UsageError: an override matches nothing, or asks for a precision that the scheme does not know.
+    """
+    result = model.clone()
+    name_nodes(result.ir)
+    nodes = list(result.ir.graph.all_nodes())
+    wanted = resolve_overrides(nodes, recipe.overrides)
+    _check_precisions(wanted, handlers, recipe)
+    state = Rewriter(result.ir, capabilities, recipe)
+    with (progress or SilentProgress()).task(f"Quantizing ({recipe.scheme})", len(nodes)) as advance:
+        for node in nodes:
+            precision, pattern = wanted.get(node.name or "", (default, ""))
+            decision = _decide(node, state, handlers, precision, pattern)
+            state.plan.nodes[node.name or ""] = NodePlan(
+                node.name or "", node.op_type, decision.precision, decision.reason, decision.asked
+            )
+            advance(1)
+    drop_unused(result.ir)
+    return Quantized(result, state.plan, state.params)
+
+
+def _decide(
+    node: ir.Node, state: Rewriter, handlers: Mapping[Precision, Handlers], precision: Precision, pattern: str
+) -> Decision:
+    if precision == "fp32":
+        return Decision("fp32", f"the override {pattern!r} keeps it in float", asked=False)
+    handler = handlers[precision].get(node.op_type) if node.domain == "" else None
+    if handler is None:
+        return Decision("fp32", _no_handler(node, state.capabilities), asked=bool(pattern))
+    decision = handler(node, state)
+    if not pattern:
+        return decision
+    return Decision(decision.precision, f"{decision.reason} (override {pattern!r})", asked=True)
+
+
+def _no_handler(node: ir.Node, capabilities: Capabilities) -> str:
+    known = capabilities.float_reasons.get(node.op_type)
+    if known is not None:
+        return known
+    return "has no weights to quantize"
+
+
+def _check_precisions(
+    wanted: Mapping[str, tuple[Precision, str]], handlers: Mapping[Precision, Handlers], recipe: Recipe
+) -> None:
+    for precision, pattern in wanted.values():
+        if precision != "fp32" and precision not in handlers:
+            raise UsageError(
+                f"The override {pattern!r} asks for {precision}, which the scheme {recipe.scheme} has not.",
+                fix=f"It has: fp32, {', '.join(handlers)}.",
+            )
