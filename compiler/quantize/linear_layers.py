@@ -1,0 +1,152 @@
+"""Constant operands of the INT8 nodes: weights, biases, and constants in the place of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeq.calibration.affine import Range, quant_params
+from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
+from edgeq.compiler.plan_nodes import activation_ports, attribute, constant, input_at, is_lookup, weight_ports
+from edgeq.compiler.quantize.saturation import Floats
+from edgeq.compiler.quantize.static_weights import QuantizedWeight, quantize_weight
+from edgeq.compiler.recipe import Recipe
+from edgeq.errors import InternalError
+from edgeq.targets.base import Capabilities, OpRule
+
+Array = npt.NDArray[np.generic]
+
+# INT32 accumulators hold the bias and the sum of products: the bias may take a quarter of their range.
+BIAS_LIMIT = 2.0**29
+
+
+def quantize_constants(
+    graph: ir.Graph,
+    plan: Plan,
+    capabilities: Capabilities,
+    recipe: Recipe,
+    activations: Mapping[str, QuantParams],
+) -> dict[str, QuantizedWeight]:
+    """The integers of all constants in ``plan.weights``, by tensor name."""
+    made: dict[str, QuantizedWeight] = {}
+    for node in graph:
+        planned = plan.nodes.get(node.name or "")
+        rule = capabilities.int8_static.get(node.op_type)
+        if planned is None or planned.precision != "int8" or rule is None:
+            continue
+        if is_lookup(node):
+            made.update(_table(node, plan))
+            continue
+        made.update(_linear(node, rule, plan, recipe, activations))
+        made.update(_operands(node, rule, plan))
+    return made
+
+
+def _table(node: ir.Node, plan: Plan) -> dict[str, QuantizedWeight]:
+    value = node.inputs[0]
+    numbers = constant(value)
+    if value is None or numbers is None:
+        raise InternalError(f"{node.name!r} is no table lookup.")
+    return {value.name or "": _asymmetric(numbers, plan.weights[value.name or ""])}
+
+
+def _operands(node: ir.Node, rule: OpRule, plan: Plan) -> dict[str, QuantizedWeight]:
+    """Constants at ports that the kernel wants quantized like activations."""
+    found = {}
+    for index in activation_ports(node, rule):
+        value = input_at(node, index)
+        numbers = constant(value)
+        if value is not None and numbers is not None:
+            found[value.name or ""] = _asymmetric(numbers, plan.weights[value.name or ""])
+    return found
+
+
+def _asymmetric(numbers: Array, spec: QuantSpec) -> QuantizedWeight:
+    values = numbers.astype(np.float32)
+    span = Range(min(0.0, float(values.min())), max(0.0, float(values.max())))
+    assert spec.dtype in ("uint8", "int8")
+    scale, zero = quant_params(span, spec.dtype, spec.symmetric)
+    info = np.iinfo(spec.dtype)
+    codes = np.clip(np.rint(values / scale) + zero, info.min, info.max).astype(spec.dtype)
+    return QuantizedWeight(
+        codes, QuantParams(spec, np.asarray(scale, np.float32), np.asarray(zero, spec.dtype))
+    )
+
+
+def _linear(
+    node: ir.Node, rule: OpRule, plan: Plan, recipe: Recipe, activations: Mapping[str, QuantParams]
+) -> dict[str, QuantizedWeight]:
+    found: dict[str, QuantizedWeight] = {}
+    bias = input_at(node, rule.bias) if rule.bias is not None else None
+    bias_numbers = constant(bias)
+    for index in weight_ports(node, rule):
+        value = input_at(node, index)
+        numbers = constant(value)
+        if value is None or numbers is None:
+            raise InternalError(f"{node.name!r} has no constant weights.")
+        name = value.name or ""
+        spec = plan.weights[name]
+        weights = np.asarray(numbers, np.float32)
+        input_scale = _input_scale(node, rule, activations)
+        order = kernel_order(node, weights.ndim)
+        weight = quantize_weight(
+            weights,
+            spec,
+            order,
+            floor=_floor(bias_numbers, input_scale, spec),
+            pairs=recipe.saturation_safe and not is_depthwise(node, weights),
+        )
+        found[name] = weight
+        if bias is not None and bias_numbers is not None:
+            found[bias.name or ""] = quantize_bias(
+                np.asarray(bias_numbers, np.float32).reshape(-1), input_scale, weight.params.scale
+            )
+    return found
+
+
+def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantParams]) -> np.float32:
+    value = input_at(node, activation_ports(node, rule)[0])
+    params = None if value is None else activations.get(value.name or "")
+    if params is None:
+        raise InternalError(f"{node.name!r} has no quantized input.")
+    return np.float32(params.scale)
+
+
+def kernel_order(node: ir.Node, rank: int) -> tuple[int, ...]:
+    """Permutation of a weight's axes to [output channels, K in the order of the INT8 kernel]."""
+    if node.op_type == "Conv":
+        return (0, *range(2, rank), 1)
+    if node.op_type == "ConvTranspose":
+        return (1, *range(2, rank), 0)
+    if node.op_type == "Gemm" and attribute(node, "transB", 0):
+        return (0, 1)
+    return (rank - 1, *range(rank - 1))
+
+
+def is_depthwise(node: ir.Node, weights: Floats) -> bool:
+    """Whether each output channel reads one channel of its own: such kernels widen before they add."""
+    group = attribute(node, "group", 1)
+    return node.op_type == "Conv" and weights.shape[1] == 1 and group == weights.shape[0] and group != 1
+
+
+def _floor(bias: object, input_scale: np.float32, spec: QuantSpec) -> Floats:
+    """Smallest weight scale at which the bias fits INT32 and the product of the scales is a normal number."""
+    smallest = np.float32(1e-30) / input_scale
+    if bias is None:
+        return np.asarray(smallest, np.float32)
+    magnitude = np.abs(np.asarray(bias, np.float64)).reshape(-1)
+    needed = magnitude / (float(input_scale) * BIAS_LIMIT)
+    if spec.axis is None:
+        return np.asarray(max(float(needed.max(initial=0)), float(smallest)), np.float32)
+    return np.maximum(needed, smallest).astype(np.float32)
+
+
+def quantize_bias(bias: Floats, input_scale: np.float32, weight_scale: Floats) -> QuantizedWeight:
+    """INT32 bias at the scale of the kernel's accumulator: input scale times weight scale."""
+    scale = np.asarray(input_scale * weight_scale, np.float32)
+    codes = np.rint(bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
+    spec = QuantSpec("int32", True, 0 if scale.ndim else None)
+    return QuantizedWeight(codes, QuantParams(spec, scale, np.zeros(scale.shape, np.int32)))

@@ -1,0 +1,134 @@
+"""Small rewrites before planning, so that ONNX Runtime's INT8 kernels can take more nodes as they are.
+
+Every rewrite keeps the function of the model; the constants are folded in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgeq.compiler.model import Model
+from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant, rank_of
+from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.recipe import Recipe
+from edgeq.targets.base import Capabilities
+
+Array = npt.NDArray[np.generic]
+
+
+def prepare(model: Model, capabilities: Capabilities, recipe: Recipe) -> Model:
+    """A copy of ``model`` with the rewrites done; weights that are not touched are shared."""
+    result = model.clone()
+    edit = Rewriter(result.ir, capabilities, recipe)
+    steps: tuple[Callable[[ir.Node, Rewriter], None], ...] = (
+        _matmul_add_to_gemm,
+        _fold_gemm_factors,
+        _flatten_bias,
+    )
+    for step in steps:
+        for node in list(result.ir.graph):
+            step(node, edit)
+    _unshare_constants(result.ir.graph, edit, capabilities)
+    return result
+
+
+def _matmul_add_to_gemm(node: ir.Node, edit: Rewriter) -> None:
+    """MatMul + Add of a vector on matrices is one Gemm: ONNX Runtime would fuse them itself, but in float."""
+    if node.op_type != "Add" or node.domain != "":
+        return
+    for index in (0, 1):
+        product, bias = node.inputs[index], node.inputs[1 - index]
+        if product is None or bias is None:
+            continue
+        matmul = product.producer()
+        if matmul is not None and _is_linear(matmul, product) and _is_vector(bias, matmul):
+            gemm = edit.node("Gemm", [matmul.inputs[0], matmul.inputs[1], bias], matmul.name or "Gemm")
+            _copy_type(gemm.outputs[0], node.outputs[0])
+            edit.replace(node, [gemm])
+            if matmul.graph is not None:
+                matmul.graph.remove(matmul, safe=True)
+            return
+
+
+def _is_linear(node: ir.Node, product: ir.Value) -> bool:
+    if node.op_type != "MatMul" or node.domain != "" or product.is_graph_output():
+        return False
+    if len(list(product.uses())) != 1 or not is_constant(node.inputs[1]):
+        return False
+    return rank_of(node.inputs[0]) == 2 and rank_of(node.inputs[1]) == 2
+
+
+def _is_vector(bias: ir.Value, matmul: ir.Node) -> bool:
+    numbers, weights = constant(bias), matmul.inputs[1]
+    if numbers is None or weights is None or weights.shape is None:
+        return False
+    return numbers.dtype == np.float32 and numbers.shape in ((weights.shape[1],), (1, weights.shape[1]))
+
+
+def _fold_gemm_factors(node: ir.Node, edit: Rewriter) -> None:
+    """Fold alpha into the weights and beta into the bias: the INT8 kernel takes neither."""
+    if node.op_type != "Gemm" or node.domain != "":
+        return
+    for name, index in (("alpha", 1), ("beta", 2)):
+        factor = attribute(node, name, 1.0)
+        value = input_at(node, index)
+        numbers = constant(value)
+        if not isinstance(factor, float) or factor == 1.0:
+            continue
+        if value is not None and numbers is None:
+            continue
+        if value is not None and numbers is not None:
+            scaled = np.multiply(numbers, factor, dtype=numbers.dtype)
+            node.replace_input_with(index, edit.initializer(f"{value.name}_{name}", scaled))
+        node.attributes.pop(name)
+
+
+def _flatten_bias(node: ir.Node, edit: Rewriter) -> None:
+    """A Gemm bias [1, N] (or one number) as the vector [N] that the kernel wants."""
+    if node.op_type != "Gemm" or (bias := input_at(node, 2)) is None:
+        return
+    numbers, weights = constant(bias), constant(input_at(node, 1))
+    if numbers is None or weights is None or weights.ndim != 2:
+        return
+    channels = weights.shape[0 if attribute(node, "transB", 0) else 1]
+    if numbers.shape not in ((1, channels), (1,), (1, 1), ()) or numbers.shape == (channels,):
+        return
+    vector = np.ascontiguousarray(np.broadcast_to(numbers.reshape(-1), (channels,)))
+    node.replace_input_with(2, edit.initializer(f"{bias.name}_vector", vector))
+
+
+def _unshare_constants(graph: ir.Graph, edit: Rewriter, capabilities: Capabilities) -> None:
+    """Give every quantized port a constant of its own: scales differ from node to node."""
+    taken: set[ir.Value] = set()
+    for node in graph:
+        rule = capabilities.int8_static.get(node.op_type)
+        if rule is None or node.domain != "":
+            continue
+        for index in _quantized_ports(node, rule.activations, rule.weights, rule.bias, rule.variadic):
+            value = input_at(node, index)
+            numbers = constant(value)
+            if value is None or numbers is None:
+                continue
+            if value in taken or value.is_graph_output():
+                node.replace_input_with(index, edit.initializer(value.name or "constant", numbers))
+            else:
+                taken.add(value)
+
+
+def _quantized_ports(
+    node: ir.Node, activations: tuple[int, ...], weights: object, bias: int | None, variadic: bool
+) -> list[int]:
+    if node.op_type == "Gather":
+        return []
+    if variadic:
+        return list(range(len(node.inputs)))
+    ports = {*activations, *(weights if isinstance(weights, dict) else {})}
+    return sorted(ports | ({bias} if bias is not None else set()))
+
+
+def _copy_type(new: ir.Value, old: ir.Value) -> None:
+    new.type, new.shape = old.type, old.shape
