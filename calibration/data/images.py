@@ -12,11 +12,11 @@ import numpy as np
 from edgeq.calibration.data.checks import Indices, conform
 from edgeq.calibration.data.decode import ImageDecoder
 from edgeq.calibration.data.hashing import files_sha256
-from edgeq.calibration.data.labels import Labels, number_labels, read_label_file
+from edgeq.calibration.data.labels import number_labels, read_label_file
 from edgeq.calibration.data.options import DataOptions
-from edgeq.calibration.data.source import IndexedSource
+from edgeq.calibration.data.source import IndexedSource, integer_labels
 from edgeq.calibration.preprocess import Preprocessing, assumed_preprocessing
-from edgeq.calibration.types import Batch, TensorSpec
+from edgeq.calibration.types import Array, Batch, TensorSpec
 from edgeq.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -29,7 +29,7 @@ class ImageFiles:
 
     root: Path
     files: list[Path]
-    labels: Labels | None
+    labels: Array | None
     label_file: Path | None
     classes: list[str] | None
     notes: tuple[str, ...] = ()
@@ -66,6 +66,10 @@ class ImageSource(IndexedSource):
     @property
     def has_labels(self) -> bool:
         return self._found.labels is not None
+
+    @property
+    def natural_task(self) -> str:
+        return "classification" if integer_labels(self._found.labels) else "unknown"
 
     def load(self, indices: Indices) -> Batch:
         samples = [self._sample(self._found.files[i], i) for i in indices.tolist()]
@@ -166,6 +170,8 @@ def _labelled(root: Path, files: list[Path], label_file: Path, options: DataOpti
             f"such as {unlabelled[0].relative_to(root)}.",
             fix="Add them to the file, or remove the images.",
         )
+    if len(by_path) < len(written):
+        raise DataError(f"{label_file} lists an image under two names.", fix="List every file once.")
     ordered = list(by_path)
     labels, classes = number_labels(list(by_path.values()), options.classes, str(label_file))
     return ImageFiles(root, ordered, labels, label_file, classes, _class_notes(classes, options))

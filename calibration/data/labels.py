@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.calibration.types import Array
 from edgeq.errors import DataError
 
 Labels = npt.NDArray[np.int64]
@@ -18,11 +20,11 @@ LABEL_COLUMNS = ("label", "labels", "class", "target", "category")
 
 def number_labels(
     labels: Sequence[str], classes: Sequence[str] | None, where: str
-) -> tuple[Labels, list[str] | None]:
+) -> tuple[Array, list[str] | None]:
     """Class numbers of labels as written, and the class names if they were names.
 
-    Without ``classes``: when all labels are integers they are the class numbers; else the distinct names are
-    numbered from 0 in sorted order.
+    Without ``classes``: integers are the class numbers; other numbers are targets of a regression (float64);
+    else the distinct names are numbered from 0 in sorted order.
 
     Raises:
         DataError: a label is negative, or not in ``classes``.
@@ -35,6 +37,8 @@ def number_labels(
             at = int(np.argmin(numbers))
             raise DataError(f"{where}: label {numbers[at]} is negative.", fix="Labels count from 0.")
         return numbers, None
+    if all(_is_number(label) for label in labels):
+        return np.array([float(label) for label in labels]), None
     names = sorted(set(labels))
     return _by_name(labels, names, where), names
 
@@ -51,7 +55,14 @@ def _by_name(labels: Sequence[str], names: list[str], where: str) -> Labels:
 
 
 def _is_integer(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
+    return text.strip().removeprefix("-").isdecimal()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def read_label_file(path: Path) -> dict[str, str]:

@@ -11,6 +11,9 @@ import numpy as np
 from edgeq.calibration.data.arrays import ArraySource, open_arrays
 from edgeq.calibration.data.images import SUFFIXES, ImageSource, find_images
 from edgeq.calibration.data.options import DataOptions
+from edgeq.calibration.data.running_text import RunningTextSource
+from edgeq.calibration.data.tables import SUFFIXES as TABLE_SUFFIXES
+from edgeq.calibration.data.text import TextSource
 from edgeq.calibration.preprocess import Preprocessing
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.errors import DataError
@@ -63,6 +66,18 @@ def _open_path(
         return ImageSource(find_images(path, options), inputs, preprocessing, options)
     if path.suffix in (".npz", ".npy"):
         return open_arrays(path, inputs, preprocessing, options)
+    if path.suffix in TABLE_SUFFIXES:
+        return TextSource(path, inputs, _without_preprocessing(spec, preprocessing, options))
+    if path.suffix == ".txt":
+        return RunningTextSource(path, inputs, _without_preprocessing(spec, preprocessing, options))
     if path.suffix.lower() in SUFFIXES:
         raise DataError(f"{spec} is a single image.", fix="Give the folder that it is in.")
     raise DataError(f"{spec} is of no known kind.", fix=KINDS)
+
+
+def _without_preprocessing(
+    spec: str, preprocessing: Preprocessing | None, options: DataOptions
+) -> DataOptions:
+    if preprocessing is None:
+        return options
+    raise DataError(f"{spec} is text, which takes no preprocessing.", fix="Leave the preprocessing out.")
