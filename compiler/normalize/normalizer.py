@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
-from onnxscript.optimizer import optimize_ir
-from onnxscript.version_converter import convert_version
+from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, TopologicalSortPass
 
 from edgeq.compiler.model import Model
+from edgeq.compiler.normalize.activations import FuseActivationsPass
+from edgeq.compiler.normalize.cleanup import MergeEqualNodesPass, RemoveNoOpsPass, RemoveUnusedPass
+from edgeq.compiler.normalize.constants import CanonicalConstantsPass, DeduplicateConstantsPass
+from edgeq.compiler.normalize.control_flow import InlineConstantIfPass
+from edgeq.compiler.normalize.fold_affine import FoldAffinePass, MatMulAddToGemmPass
+from edgeq.compiler.normalize.folding import FoldConstantsPass
+from edgeq.compiler.normalize.metadata import RemoveMetadataPass
+from edgeq.compiler.normalize.names import UniqueNamesPass
+from edgeq.compiler.normalize.normalizations import FuseNormalizationsPass
+from edgeq.compiler.normalize.opset import ConvertOpsetPass
+from edgeq.compiler.normalize.padding import ExplicitPadsPass, FoldPadPass
+from edgeq.compiler.normalize.pooling import GlobalAveragePoolPass
+from edgeq.compiler.normalize.rearrangement import MergeRearrangementsPass
+from edgeq.compiler.normalize.shape_arithmetic import FoldShapesPass
+from edgeq.compiler.normalize.shapes import InferShapesPass, declared_shapes, restore_declared
+from edgeq.errors import InternalError, ModelError
 
-CANONICAL_OPSET = 21
+# Every round that changes something makes the graph smaller or more canonical; real models need 3 to 6.
+_MAX_ROUNDS = 50
 
 
 @dataclass(frozen=True)
@@ -23,17 +41,91 @@ class Normalized:
 
 
 def normalize(model: Model) -> Normalized:
-    """Return ``model`` in canonical form; ``model`` itself is not changed and shares its weights."""
+    """Return ``model`` in canonical form; ``model`` itself is not changed and shares its weights.
+
+    Canonical: opset 21 (or the model's own up to 24; 23 when it has RMSNormalization), no functions, constants
+    as initializers of the main graph, unique names, inferred types and shapes, constants and shape arithmetic
+    folded, affine operations and padding inside the layers, decomposed operators fused. Inputs and outputs keep
+    names, order, types and shapes. The same model gives the same bytes, and a normalized one does not change.
+
+    Raises:
+        ModelError: the model cannot be brought to the canonical opset.
+    """
     graph = model.ir.clone()
-    if graph.opset_imports.get("", 1) < CANONICAL_OPSET:
-        convert_version(graph, CANONICAL_OPSET, fallback=True)
-        graph.ir_version = max(graph.ir_version, 10)
-    optimize_ir(graph)
-    _name_nodes(graph)
-    return Normalized(replace(model, ir=graph), [])
+    notes = _notes_on_inputs(graph)
+    declared = declared_shapes(graph)
+    _run(graph, _canonical_form())
+    rounds = _simplifications()
+    _run_until_stable(graph, rounds)
+    _run(graph, [RemoveUnusedPass(), RemoveMetadataPass(), UniqueNamesPass(), InferShapesPass()])
+    restore_declared(graph, declared)
+    applied: Counter[str] = Counter()
+    for rule in rounds:
+        applied.update(getattr(rule, "applied", {}))
+    return Normalized(replace(model, ir=graph), notes, dict(sorted(applied.items())))
 
 
-def _name_nodes(model: ir.Model) -> None:
-    for index, node in enumerate(model.graph.all_nodes()):
-        if not node.name:
-            node.name = f"{node.op_type}_{index}"
+def _canonical_form() -> list[ir.passes.PassBase]:
+    """One form of constants, one opset, no functions."""
+    return [
+        RemoveUnusedFunctionsPass(),
+        InlinePass(),
+        UniqueNamesPass(),
+        CanonicalConstantsPass(),
+        TopologicalSortPass(),
+        InferShapesPass(),
+        ConvertOpsetPass(),
+        UniqueNamesPass(),
+    ]
+
+
+def _simplifications() -> list[ir.passes.PassBase]:
+    return [
+        InferShapesPass(),
+        FoldConstantsPass(),
+        FoldShapesPass(),
+        InlineConstantIfPass(),
+        CanonicalConstantsPass(),
+        RemoveNoOpsPass(),
+        MergeRearrangementsPass(),
+        RemoveUnusedPass(),
+        MergeEqualNodesPass(),
+        DeduplicateConstantsPass(),
+        UniqueNamesPass(),
+        InferShapesPass(),
+        FuseActivationsPass(),
+        FuseNormalizationsPass(),
+        MatMulAddToGemmPass(),
+        FoldAffinePass(),
+        ExplicitPadsPass(),
+        FoldPadPass(),
+        GlobalAveragePoolPass(),
+        UniqueNamesPass(),
+    ]
+
+
+def _run(model: ir.Model, passes: Sequence[ir.passes.PassBase]) -> bool:
+    modified = False
+    for step in passes:
+        try:
+            modified = step(model).modified or modified
+        except (ir.passes.PassError, ir.passes.InvariantError) as error:
+            raise ModelError(f"The model cannot be normalized: {error}.") from error
+    return modified
+
+
+def _run_until_stable(model: ir.Model, passes: Sequence[ir.passes.PassBase]) -> None:
+    for _ in range(_MAX_ROUNDS):
+        if not _run(model, passes):
+            return
+    raise InternalError("Normalizing does not come to an end.", fix="Please report the model.")
+
+
+def _notes_on_inputs(model: ir.Model) -> list[str]:
+    """From IR version 4 on, an input with an initializer is a default that callers could replace."""
+    if model.ir_version < 4:
+        return []
+    names = [v.name for v in model.graph.inputs if v.is_initializer()]
+    if not names:
+        return []
+    return [f"Inputs with a default value are constants now: {', '.join(map(str, names))}."]

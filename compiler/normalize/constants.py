@@ -1,0 +1,79 @@
+"""One form for constants: initializers of the main graph, each content once, none of them a graph input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    LiftConstantsToInitializersPass,
+    LiftSubgraphInitializersToMainGraphPass,
+    RemoveInitializersFromInputsPass,
+)
+
+# Tensors of the same type and shape are compared in full only when their first elements agree.
+_SAMPLE = 256
+_CHUNK = 1 << 22
+
+
+class CanonicalConstantsPass(ir.passes.InPlacePass):
+    """Constant nodes, initializers that are inputs and initializers of subgraphs become main-graph initializers.
+
+    Requires: unique value names, no functions. Ensures: a Constant node is left only where it is a graph output.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        passes = ir.passes.Sequential(
+            RemoveInitializersFromInputsPass(),
+            LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+            LiftSubgraphInitializersToMainGraphPass(),
+        )
+        modified = passes(model).modified
+        for value in model.graph.initializers.values():
+            if value.const_value is not None:
+                value.type = ir.TensorType(value.const_value.dtype)
+                value.shape = ir.Shape(value.const_value.shape)
+        return ir.passes.PassResult(model, modified)
+
+
+class DeduplicateConstantsPass(ir.passes.InPlacePass):
+    """Initializers of equal type, shape and bytes become one; the first in order stays.
+
+    Weights are read only where another of the same type and shape starts with the same elements.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        groups: dict[object, list[ir.Value]] = {}
+        for value in model.graph.initializers.values():
+            if not value.is_graph_output() and value.const_value is not None:
+                groups.setdefault((value.const_value.dtype, tuple(value.const_value.shape)), []).append(value)
+        merged = sum(_merge(model, group) for group in groups.values() if len(group) > 1)
+        return ir.passes.PassResult(model, bool(merged))
+
+
+def _merge(model: ir.Model, group: Iterable[ir.Value]) -> int:
+    kept: dict[bytes, list[ir.Value]] = {}
+    count = 0
+    for value in group:
+        if value.dtype == ir.DataType.STRING:
+            continue
+        same = kept.setdefault(_flat(value)[:_SAMPLE].tobytes(), [])
+        twin = next((other for other in same if _same_bytes(_flat(value), _flat(other))), None)
+        if twin is None:
+            same.append(value)
+            continue
+        value.replace_all_uses_with(twin)
+        model.graph.initializers.pop(value.name or "")
+        count += 1
+    return count
+
+
+def _flat(value: ir.Value) -> np.ndarray:  # type: ignore[type-arg]
+    assert value.const_value is not None
+    return np.ascontiguousarray(value.const_value.numpy()).reshape(-1)
+
+
+def _same_bytes(a: np.ndarray, b: np.ndarray) -> bool:  # type: ignore[type-arg]
+    starts = range(0, a.size, _CHUNK)
+    return all(a[i : i + _CHUNK].tobytes() == b[i : i + _CHUNK].tobytes() for i in starts)

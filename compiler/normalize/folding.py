@@ -1,0 +1,173 @@
+"""Constant folding: what depends on constants alone is computed once, by the runtime itself.
+
+All foldable nodes of a graph are run in one ONNX Runtime session without optimizations, so that folded
+numbers are the runtime's numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.normalize.editing import add_constant, is_constant
+
+# Elements of a folded tensor that is larger than the constants that disappear with it.
+SIZE_LIMIT = 1 << 14
+# What onnxruntime raises when it cannot load or run a model; they have no common base class.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    runtime.Fail,
+    runtime.InvalidArgument,
+    runtime.InvalidGraph,
+    runtime.InvalidProtobuf,
+    runtime.NotImplemented,
+    runtime.RuntimeException,
+)
+_NEVER = frozenset(
+    {
+        # They carry the quantization of a weight.
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
+        # Not the same twice.
+        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli",
+        "Dropout",
+        # Constants already.
+        "Constant",
+    }
+)  # fmt: skip
+# Their output's size depends on the data but is never far above the input's.
+_SELECTING = frozenset({"NonZero", "Unique", "Compress", "NonMaxSuppression"})
+_TENSOR_DTYPES = frozenset(
+    {
+        ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BOOL,
+        ir.DataType.INT8, ir.DataType.INT16, ir.DataType.INT32, ir.DataType.INT64,
+        ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
+    }
+)  # fmt: skip
+
+
+class FoldConstantsPass(ir.passes.InPlacePass):
+    """Replace nodes whose inputs are all constants by their results.
+
+    Requires: canonical constants, inferred shapes. Ensures: no tensor above ``SIZE_LIMIT`` elements is made
+    unless constants at least as large disappear with it, so the model does not grow.
+    """
+
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for graph in list(model.graphs()):
+            modified = _fold_graph(model, graph) or modified
+        return ir.passes.PassResult(model, modified)
+
+
+def _fold_graph(model: ir.Model, graph: ir.Graph) -> bool:
+    foldable: set[ir.Node] = set()
+    known: set[ir.Value] = set()
+    for node in graph:
+        if _can_fold(node, known):
+            foldable.add(node)
+            known.update(node.outputs)
+    chosen = [node for node in graph if node in foldable]
+    frontier = [v for node in chosen for v in node.outputs if _is_frontier(v, foldable)]
+    if not frontier:
+        return False
+    results = _evaluate(model, chosen, frontier)
+    for value, content in results:
+        value.replace_all_uses_with(add_constant(model, content, value.name or "constant"))
+    return bool(results)
+
+
+def _is_frontier(value: ir.Value, foldable: set[ir.Node]) -> bool:
+    return any(use.node not in foldable for use in value.uses())
+
+
+def _can_fold(node: ir.Node, known: set[ir.Value]) -> bool:
+    if node.domain or node.op_type in _NEVER or not node.inputs:
+        return False
+    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return False
+    if not all(v is None or v in known or is_constant(v) for v in node.inputs):
+        return False
+    if any(v.is_graph_output() for v in node.outputs):
+        return False
+    tensors = [*(v for v in node.inputs if v is not None), *(v for v in node.outputs if v.uses())]
+    return all(v.dtype in _TENSOR_DTYPES for v in tensors) and _is_worth_it(node)
+
+
+def _is_worth_it(node: ir.Node) -> bool:
+    inputs = [v for v in node.inputs if v is not None]
+    sizes = [_size(v) for v in node.outputs if v.uses()]
+    if any(size is None for size in sizes):
+        return node.op_type in _SELECTING and sum(_size(v) or 0 for v in inputs) <= SIZE_LIMIT
+    freed = sum(_size(v) or 0 for v in inputs if len(v.uses()) == 1)
+    return sum(size or 0 for size in sizes) <= max(SIZE_LIMIT, freed)
+
+
+def _size(value: ir.Value) -> int | None:
+    if value.shape is None or not value.shape.is_static():
+        return None
+    return math.prod(int(d) for d in value.shape)  # type: ignore[arg-type]
+
+
+def _evaluate(
+    model: ir.Model, chosen: Sequence[ir.Node], frontier: Sequence[ir.Value]
+) -> list[tuple[ir.Value, Array]]:
+    """Run all nodes at once; when the runtime cannot, node by node, leaving out what it cannot run."""
+    try:
+        return list(zip(frontier, _run(model, chosen, frontier), strict=True))
+    except RUNTIME_ERRORS:
+        if len(chosen) == 1:
+            return []
+    for node in chosen:
+        if all(v is None or is_constant(v) for v in node.inputs):
+            outputs = [v for v in node.outputs if v.uses()]
+            results = _evaluate(model, [node], outputs)
+            if results:
+                return results
+    return []
+
+
+def _run(model: ir.Model, chosen: Sequence[ir.Node], frontier: Sequence[ir.Value]) -> list[Array]:
+    """The values of ``frontier``. Constants are fed as inputs, so that weights do not go through protobuf."""
+    copies: dict[ir.Value, ir.Value] = {}
+    feeds: dict[str, Array] = {}
+
+    def copy(value: ir.Value | None) -> ir.Value | None:
+        if value is None or value in copies:
+            return None if value is None else copies[value]
+        assert value.const_value is not None
+        name = f"c{len(feeds)}"
+        tensor = value.const_value
+        copies[value] = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape))
+        feeds[name] = np.asarray(tensor.numpy())
+        return copies[value]
+
+    fresh = []
+    for node in chosen:
+        inputs = [copy(v) for v in node.inputs]
+        new = ir.Node("", node.op_type, inputs, list(node.attributes.values()), num_outputs=len(node.outputs))
+        for old, made in zip(node.outputs, new.outputs, strict=True):
+            copies[old] = made
+            made.name = f"v{len(copies)}"
+            made.type = old.type
+        fresh.append(new)
+    given = [v for v in copies.values() if v.producer() is None]
+    graph = ir.Graph(
+        given, [copies[v] for v in frontier], nodes=fresh, opset_imports={"": model.opset_imports[""]}, name="fold"
+    )
+    return _session(ir.Model(graph, ir_version=model.ir_version)).run(None, feeds)  # type: ignore[no-any-return]
+
+
+def _session(model: ir.Model) -> Any:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    content = ir.to_proto(model).SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,136 @@
+"""Padding in one place: in the ``pads`` of the convolution or pooling, as numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from edgeq.compiler.normalize.editing import (
+    get_input,
+    integers,
+    is_op,
+    nodes,
+    producer,
+    remove_if_unused,
+    scalar,
+)
+
+_PADDED = ("Conv", "AveragePool", "MaxPool")
+
+
+class ExplicitPadsPass(ir.passes.InPlacePass):
+    """``auto_pad`` becomes ``pads`` where it is known: VALID always, SAME with stride 1 or known sizes.
+
+    Formula: ONNX operator Conv, attribute auto_pad. Requires: inferred shapes.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        count = sum(_make_explicit(node) for node in nodes(model) if is_op(node, *_PADDED))
+        return ir.passes.PassResult(model, bool(count))
+
+
+def _make_explicit(node: ir.Node) -> bool:
+    mode = node.attributes.get_string("auto_pad", "NOTSET")
+    kernel = _kernel(node)
+    if "auto_pad" not in node.attributes or kernel is None:
+        return False
+    if mode == "NOTSET":
+        node.attributes.pop("auto_pad")
+        return True
+    pads = [0] * (2 * len(kernel)) if mode == "VALID" else _same_pads(node, kernel, mode)
+    if pads is None:
+        return False
+    node.attributes.pop("auto_pad")
+    node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+    return True
+
+
+def _kernel(node: ir.Node) -> list[int] | None:
+    """The extent of the kernel per spatial axis, dilation included."""
+    kernel = node.attributes.get_ints("kernel_shape")
+    if kernel is None and node.op_type == "Conv":
+        weight = node.inputs[1]
+        dims = None if weight is None or weight.shape is None else weight.shape[2:]
+        kernel = [d for d in dims if isinstance(d, int)] if dims is not None else None
+    if kernel is None:
+        return None
+    dilations = node.attributes.get_ints("dilations") or [1] * len(kernel)
+    return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+
+
+def _same_pads(node: ir.Node, kernel: list[int], mode: str) -> list[int] | None:
+    strides = node.attributes.get_ints("strides") or [1] * len(kernel)
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    sizes = [None] * len(kernel) if shape is None else list(shape[2:])
+    before, after = [], []
+    for size, extent, stride in zip(sizes, kernel, strides, strict=True):
+        if stride == 1:
+            total = extent - 1
+        elif isinstance(size, int):
+            total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+        else:
+            return None
+        small, large = total // 2, total - total // 2
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    return before + after
+
+
+class FoldPadPass(ir.passes.InPlacePass):
+    """A Pad with zeros goes into the ``pads`` of the Conv or AveragePool that reads it.
+
+    An AveragePool must count padding then, and may only have had padding that it counted. MaxPool pads with
+    minus infinity and is left alone. Requires: canonical constants, inferred shapes, explicit pads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: Counter[str] = Counter()
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        before = self.applied.total()
+        for node in nodes(model):
+            pad = producer(node.inputs[0], "Pad") if is_op(node, "Conv", "AveragePool") else None
+            if pad is not None and _fold(node, pad):
+                self.applied[f"fold Pad into {node.op_type}"] += 1
+        return ir.passes.PassResult(model, self.applied.total() > before)
+
+
+def _fold(node: ir.Node, pad: ir.Node) -> bool:
+    spatial = _spatial_pads(pad)
+    own = list(node.attributes.get_ints("pads") or [])
+    if spatial is None or "auto_pad" in node.attributes:
+        return False
+    if node.op_type == "AveragePool":
+        counted = node.attributes.get_int("count_include_pad", 0) or not any(own)
+        kernel = _kernel(node) or []
+        # ONNX Runtime refuses pads as large as the kernel.
+        too_large = any(p >= k for p, k in zip(spatial, kernel * 2, strict=False))
+        if not counted or node.attributes.get_int("ceil_mode", 0) or too_large:
+            return False
+        node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
+    total = [a + b for a, b in zip(own or [0] * len(spatial), spatial, strict=True)]
+    node.attributes["pads"] = ir.AttrInt64s("pads", total)
+    node.replace_input_with(0, pad.inputs[0])
+    remove_if_unused(pad)
+    return True
+
+
+def _spatial_pads(pad: ir.Node) -> list[int] | None:
+    """Zeros added to the spatial axes alone: begins, then ends; None for any other Pad."""
+    value, source, pads = get_input(pad, 2), pad.inputs[0], integers(pad.inputs[1])
+    if pad.attributes.get_string("mode", "constant") != "constant" or (value is not None and scalar(value) != 0):
+        return None
+    if pads is None or source is None or source.shape is None:
+        return None
+    rank = len(source.shape)
+    axes = list(range(rank)) if get_input(pad, 3) is None else integers(get_input(pad, 3))
+    if axes is None:
+        return None
+    begins, ends = [0] * rank, [0] * rank
+    for i, axis in enumerate(axes):
+        begins[axis % rank], ends[axis % rank] = pads[i], pads[i + len(axes)]
+    if any(begins[:2] + ends[:2]) or min(begins + ends) < 0:
+        return None
+    return begins[2:] + ends[2:]

@@ -1,0 +1,206 @@
+"""Shape arithmetic on dimensions that are only known by name: Shape → Gather → Mul → Concat → Reshape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import onnx_ir as ir
+
+from edgeq.compiler.normalize.editing import get_input, integers, nodes
+
+# A number, a named expression of input dimensions, or None when nothing is known.
+Element = int | ir.SymbolicDim | None
+# A shape tensor's elements in order; scalars have one.
+Elements = tuple[Element, ...]
+_SIZE_LIMIT = 64
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+
+Values = dict[ir.Value, Elements]
+Evaluator = Callable[[ir.Node, Sequence[Elements | None]], Elements | None]
+
+
+def shape_values(model: ir.Model) -> Values:
+    """What every small integer tensor that is computed from shapes holds. Requires inferred shapes."""
+    known: Values = {}
+    for node in nodes(model):
+        evaluator = _EVALUATORS.get(node.op_type) if node.domain == "" else None
+        if evaluator is None or node.outputs[0].dtype not in _INTEGERS:
+            continue
+        elements = evaluator(node, [elements_of(v, known) for v in node.inputs])
+        if elements is not None and len(elements) <= _SIZE_LIMIT:
+            known[node.outputs[0]] = elements
+    return known
+
+
+def elements_of(value: ir.Value | None, known: Mapping[ir.Value, Elements]) -> Elements | None:
+    """The elements of a shape tensor: those found before, or a small integer constant's."""
+    if value is None or value in known:
+        return None if value is None else known[value]
+    if value.const_value is None or value.const_value.size > _SIZE_LIMIT:
+        return None
+    content = integers(value)
+    return None if content is None else tuple(content)
+
+
+def dimensions(value: ir.Value | None) -> Elements | None:
+    """The dimensions of a value, None for those without a name."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else (d if d.value is not None else None) for d in value.shape)
+
+
+def same(a: Element, b: Element) -> bool:
+    """Whether two elements are known to be equal."""
+    return a is not None and b is not None and a == b
+
+
+def product(elements: Sequence[Element]) -> Element:
+    """The product, None when a factor is unknown."""
+    result: Element = 1
+    for element in elements:
+        result = _multiply(result, element)
+    return result
+
+
+def quotient(a: Element, b: Element) -> Element:
+    """``a / b`` where the division leaves no rest for any value of the names."""
+    if a is None or b is None or b == 0:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if a % b == 0 else None
+    result = _simple(a / b if isinstance(a, ir.SymbolicDim) else _named(a) / b)
+    is_whole = isinstance(result, int) or (result is not None and "/" not in (result.value or "/"))
+    return result if is_whole else None
+
+
+def _named(number: int) -> ir.SymbolicDim:
+    return ir.SymbolicDim(str(number))
+
+
+def _simple(dim: int | ir.SymbolicDim) -> Element:
+    if isinstance(dim, int):
+        return dim
+    text = dim.value
+    if text is None:
+        return None
+    return int(text) if text.lstrip("-").isdigit() else dim
+
+
+def _multiply(a: Element, b: Element) -> Element:
+    if a is None or b is None:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a * b
+    if a == 1 or b == 1:
+        return b if a == 1 else a
+    return _simple(a * b)
+
+
+def _add(a: Element, b: Element) -> Element:
+    if a is None or b is None:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a + b
+    if a == 0 or b == 0:
+        return b if a == 0 else a
+    return _simple(a + b)
+
+
+def _subtract(a: Element, b: Element) -> Element:
+    if a is None or b is None:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a - b
+    return a if b == 0 else _simple(a - b)
+
+
+def _divide(a: Element, b: Element) -> Element:
+    # ONNX integer division truncates; a negative operand is left alone.
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if a >= 0 and b > 0 else None
+    return a if b == 1 else quotient(a, b)
+
+
+def _elementwise(function: Callable[[Element, Element], Element]) -> Evaluator:
+    def evaluate(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+        a, b = inputs
+        if a is None or b is None or (len(a) != len(b) and 1 not in (len(a), len(b))):
+            return None
+        size = max(len(a), len(b))
+        a, b = (e * size if len(e) == 1 else e for e in (a, b))
+        return tuple(function(x, y) for x, y in zip(a, b, strict=True))
+
+    return evaluate
+
+
+def _shape(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    dims = dimensions(node.inputs[0])
+    if dims is None:
+        return None
+    end = node.attributes["end"].as_int() if "end" in node.attributes else None
+    return dims[node.attributes.get_int("start", 0) : end]
+
+
+def _size(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    dims = dimensions(node.inputs[0])
+    total = None if dims is None else product(dims)
+    return None if total is None else (total,)
+
+
+def _gather(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    data, indices = inputs[0], integers(node.inputs[1])
+    shape = node.inputs[1].shape if node.inputs[1] is not None else None
+    if data is None or indices is None or shape is None or len(shape) > 1 or _rank(node.inputs[0]) != 1:
+        return None
+    inside = all(-len(data) <= i < len(data) for i in indices)
+    return tuple(data[i] for i in indices) if inside else None
+
+
+def _slice(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    bounds = [integers(get_input(node, i)) for i in (1, 2)]
+    step = [1] if get_input(node, 4) is None else integers(get_input(node, 4))
+    if inputs[0] is None or None in bounds or step is None or any(len(b or ()) != 1 for b in [*bounds, step]):
+        return None
+    start, end = (cast(list[int], b)[0] for b in bounds)
+    if step[0] < 1 or _rank(node.inputs[0]) != 1:
+        return None
+    return inputs[0][start : end : step[0]]
+
+
+def _concat(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    # An input of unknown content but known length still leaves the others known.
+    parts: list[Element] = []
+    for value, elements in zip(node.inputs, inputs, strict=True):
+        length = None if value is None or value.shape is None or len(value.shape) != 1 else value.shape[0]
+        if elements is None and not isinstance(length, int):
+            return None
+        parts.extend(elements if elements is not None else [None] * cast(int, length))
+    return tuple(parts)
+
+
+def _same_elements(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    result_rank = _rank(node.outputs[0])
+    return inputs[0] if result_rank is not None and result_rank <= 1 else None
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+_EVALUATORS: Mapping[str, Evaluator] = {
+    "Shape": _shape,
+    "Size": _size,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Squeeze": _same_elements,
+    "Unsqueeze": _same_elements,
+    "Reshape": _same_elements,
+    "Cast": _same_elements,
+    "Identity": _same_elements,
+    "Add": _elementwise(_add),
+    "Sub": _elementwise(_subtract),
+    "Mul": _elementwise(_multiply),
+    "Div": _elementwise(_divide),
+}
