@@ -12,6 +12,7 @@ shorter side, the longer becomes ``int(size * long / short)``; Pillow's filters 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -230,6 +231,28 @@ def apply_to_array(array: Array, preprocessing: Preprocessing, spec: TensorSpec)
     if preprocessing.channels is not None:
         array = _with_channels(array, preprocessing.channels, axis, spec)
     return normalize(array, preprocessing, axis, spec)
+
+
+def preprocessed_input(
+    inputs: Sequence[TensorSpec], preprocessing: Preprocessing | None, named: str | None
+) -> str | None:
+    """The input that declared preprocessing is for: the ``named`` one, or the only one.
+
+    Raises:
+        DataError: the model has several inputs and none of them, or another one, is named.
+    """
+    names = [spec.name for spec in inputs]
+    if named is not None and named not in names:
+        raise DataError(
+            f"The option input names {named!r}, which the model does not have.",
+            fix=f"Its inputs are: {', '.join(names)}.",
+        )
+    if preprocessing is None or named is not None or len(names) == 1:
+        return named or (names[0] if len(names) == 1 else None)
+    raise DataError(
+        f"Preprocessing is for one input, and the model has {len(names)}.",
+        fix=f"Set the option input to one of: {', '.join(names)}.",
+    )
 
 
 def _to_layout(array: Array, stored: Layout, wanted: Layout) -> Array:

@@ -14,7 +14,7 @@ from edgeq.calibration.data.checks import Indices, conform
 from edgeq.calibration.data.hashing import arrays_sha256, file_sha256
 from edgeq.calibration.data.options import DataOptions
 from edgeq.calibration.data.source import IndexedSource, integer_labels
-from edgeq.calibration.preprocess import Preprocessing, apply_to_array
+from edgeq.calibration.preprocess import Preprocessing, apply_to_array, preprocessed_input
 from edgeq.calibration.types import Array, Batch, TensorSpec
 from edgeq.errors import DataError
 
@@ -29,6 +29,7 @@ class ArraySource(IndexedSource):
     """
 
     kind = "arrays"
+    used = frozenset({"labels", "columns", "input"})
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class ArraySource(IndexedSource):
         self._labels = self._find_labels()
         self._arrays = {spec.name: self._find(spec) for spec in self.inputs}
         self._size = self._common_length()
-        self._preprocessed = self._preprocessed_input()
+        self._preprocessed = preprocessed_input(self.inputs, preprocessing, self.options.input)
         self._whole = {spec.name for spec in self.inputs if self._holds_whole_inputs(spec)}
         self._note_assumptions()
         self._try_first_sample()
@@ -90,10 +91,10 @@ class ArraySource(IndexedSource):
     def _find_labels(self) -> Array | None:
         names = {spec.name for spec in self.inputs} | set(self.options.columns.values())
         if self.options.labels is not None:
-            return _checked_labels(self._named(self.options.labels, "labels"))
+            return checked_labels(self._named(self.options.labels, "labels"))
         for name in LABEL_NAMES:
             if name in self._by_name and name not in names:
-                return _checked_labels(self._by_name[name])
+                return checked_labels(self._by_name[name])
         return None
 
     def _find(self, spec: TensorSpec) -> Array:
@@ -142,21 +143,6 @@ class ArraySource(IndexedSource):
             raise DataError(f"{self.location} holds no samples.", fix="Give at least one sample.")
         return size
 
-    def _preprocessed_input(self) -> str | None:
-        if self.preprocessing is None:
-            return None
-        names = [spec.name for spec in self.inputs]
-        wanted = self.options.input
-        if wanted is None and len(names) == 1:
-            return names[0]
-        if wanted in names:
-            return wanted
-        told = "does not say which" if wanted is None else f"names {wanted!r}"
-        raise DataError(
-            f"Preprocessing is for one input, but the model has {len(names)} and the option input {told}.",
-            fix=f"Set input to one of: {', '.join(names)}.",
-        )
-
     def _holds_whole_inputs(self, spec: TensorSpec) -> bool:
         rank = self._arrays[spec.name].ndim
         return spec.shape is not None and rank == len(spec.shape) + 1
@@ -173,7 +159,24 @@ class ArraySource(IndexedSource):
         self.load(np.zeros(1, dtype=np.int64))
 
 
-def _checked_labels(labels: Array) -> Array:
+def as_array(value: Any, name: str) -> Array:
+    """``value`` (an array, tensor or nested list) as a numpy array.
+
+    Raises:
+        DataError: it is none, such as nested lists of different lengths.
+    """
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"{name!r} is no array: {error}.", fix="Give numpy arrays.") from error
+
+
+def checked_labels(labels: Array) -> Array:
+    """Class numbers as int64 [samples], or other numeric labels as they are.
+
+    Raises:
+        DataError: a class number is negative, or the labels are no numbers.
+    """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 1 and labels.dtype.kind in "iub":
@@ -207,7 +210,7 @@ def open_arrays(
     """
     try:
         arrays = read_npz(path) if path.suffix == ".npz" else {"x": np.load(path, mmap_mode="r")}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, struct.error) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, struct.error) as error:
         raise DataError(
             f"{path} cannot be read as {path.suffix}: {_first_line(error)}.",
             fix="Write it again with numpy.savez or numpy.save, without Python objects.",

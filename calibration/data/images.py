@@ -39,6 +39,7 @@ class ImageSource(IndexedSource):
     """Images decoded when their batch is read, so that memory does not grow with their number."""
 
     kind = "images"
+    used = frozenset({"labels", "classes", "input"})
 
     def __init__(
         self,

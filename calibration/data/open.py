@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.data.arrays import ArraySource, open_arrays
+from edgeq.calibration.data.arrays import ArraySource, as_array, open_arrays
+from edgeq.calibration.data.arrow import is_datasets_folder, open_datasets, open_parquet
+from edgeq.calibration.data.callables import from_name, from_object
 from edgeq.calibration.data.images import SUFFIXES, ImageSource, find_images
 from edgeq.calibration.data.options import DataOptions
 from edgeq.calibration.data.running_text import RunningTextSource
@@ -49,11 +51,14 @@ def open_data(
     if isinstance(spec, (str, Path)):
         return _open_path(str(spec), inputs, preprocessing, options)
     if isinstance(spec, Mapping):
-        arrays = {name: np.asarray(value) for name, value in spec.items()}
+        arrays = {name: as_array(value, name) for name, value in spec.items()}
         return ArraySource("arrays in memory", arrays, inputs, preprocessing, options)
     if isinstance(spec, np.ndarray):
         return ArraySource("array in memory", {"x": spec}, inputs, preprocessing, options)
-    raise DataError(f"Data of type {type(spec).__name__} cannot be used.", fix=KINDS)
+    if hasattr(spec, "batches") and hasattr(spec, "describe"):
+        source: DataSource = spec
+        return source
+    return from_object(spec, inputs, preprocessing, options)
 
 
 def _open_path(
@@ -61,9 +66,13 @@ def _open_path(
 ) -> DataSource:
     path = Path(spec)
     if not path.exists():
+        if _is_import_path(spec):
+            return from_name(spec, inputs, preprocessing, options)
         raise DataError(f"{spec} does not exist.", fix=KINDS)
     if path.is_dir():
-        return ImageSource(find_images(path, options), inputs, preprocessing, options)
+        return _open_folder(path, inputs, preprocessing, options)
+    if path.suffix == ".parquet":
+        return open_parquet(path, inputs, preprocessing, options)
     if path.suffix in (".npz", ".npy"):
         return open_arrays(path, inputs, preprocessing, options)
     if path.suffix in TABLE_SUFFIXES:
@@ -73,6 +82,21 @@ def _open_path(
     if path.suffix.lower() in SUFFIXES:
         raise DataError(f"{spec} is a single image.", fix="Give the folder that it is in.")
     raise DataError(f"{spec} is of no known kind.", fix=KINDS)
+
+
+def _is_import_path(spec: str) -> bool:
+    module, colon, name = spec.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _open_folder(
+    path: Path, inputs: Sequence[TensorSpec], preprocessing: Preprocessing | None, options: DataOptions
+) -> DataSource:
+    if is_datasets_folder(path):
+        return open_datasets(path, inputs, preprocessing, options)
+    if any(path.rglob("*.parquet")):
+        return open_parquet(path, inputs, preprocessing, options)
+    return ImageSource(find_images(path, options), inputs, preprocessing, options)
 
 
 def _without_preprocessing(

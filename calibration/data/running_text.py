@@ -33,6 +33,7 @@ class RunningTextSource(IndexedSource):
     """
 
     kind = "running-text"
+    used = frozenset({"columns", "window", "stride", "max_tokens"})
 
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], options: DataOptions) -> None:
         super().__init__(str(path), inputs, options)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -26,12 +26,15 @@ class Source(ABC):
     """
 
     kind: str
+    # Fields of the options that this kind of source reads, beside those that all read.
+    used: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, location: str, inputs: Sequence[TensorSpec], options: DataOptions) -> None:
         self.location = location
         self.inputs = tuple(inputs)
         self.options = options
         self.notes = Notes()
+        self._refuse_unused()
 
     @property
     @abstractmethod
@@ -52,6 +55,17 @@ class Source(ABC):
     def natural_task(self) -> str:
         """The task that the data itself suggests."""
         return "classification" if self.has_labels else "unknown"
+
+    def _refuse_unused(self) -> None:
+        for name, field in DataOptions.model_fields.items():
+            # A tokenizer may come along with the model, whatever the data is.
+            if name in self.used or name in ("task", "select", "tokenizer"):
+                continue
+            if getattr(self.options, name) != field.get_default(call_default_factory=True):
+                raise UsageError(
+                    f"The option {name} has no effect on data of kind {self.kind} ({self.location}).",
+                    fix="Leave it out.",
+                )
 
     @abstractmethod
     def read(self, batch_size: int, limit: int | None) -> Iterator[Batch]:

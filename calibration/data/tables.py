@@ -70,6 +70,8 @@ class TextTable:
 
     def _find_header(self, options: DataOptions) -> list[str] | None:
         if self.path.suffix == ".jsonl":
+            if options.header is not None:
+                raise DataError(f"{self.path} is JSONL, which has no header.", fix="Leave header out.")
             return None
         _, first = next(self._cells(), (0, []))
         names = [cell.strip() for cell in first]

@@ -50,6 +50,7 @@ class TextSource(RowSource):
     """A TSV, CSV or JSONL file of texts."""
 
     kind = "text"
+    used = frozenset({"labels", "classes", "columns", "text", "header", "max_length", "padding"})
 
     def __init__(self, path: Path, inputs: Sequence[TensorSpec], options: DataOptions) -> None:
         super().__init__(str(path), inputs, options)
