@@ -17,6 +17,7 @@ from edgeq.manifest import MANIFEST_FILE, REPORT_FILE, Manifest
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file "
          "grows beyond the file size limit"}  # fmt: skip
 _BUILDING = ".building-"
+_REPLACED = ".replaced-"
 
 
 @contextmanager
@@ -59,6 +60,8 @@ def check_output(path: Path, *, force: bool = False) -> None:
     """
     if not os.path.lexists(path):
         return
+    if path.is_dir() and path.samefile(Path.cwd()):
+        raise OutputExistsError(f"{path} is the current folder.", fix="Give a folder of its own.")
     if path.is_symlink() or not path.is_dir():
         raise OutputExistsError(f"{path} is there and is no folder.", fix="Give another output folder.")
     entries = sorted(entry.name for entry in path.iterdir())
@@ -100,7 +103,9 @@ def _make_temporary(path: Path) -> tuple[Path, int]:
         temporary = path.with_name(f".{path.name}{_BUILDING}{secrets.token_hex(4)}")
         temporary.mkdir()
         return temporary, _lock(temporary)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if _full(error) is not None:
+            raise
         raise UsageError(
             f"{path} cannot be made: {error.strerror} ({error.filename}).", fix="Give another output folder."
         ) from error
@@ -122,7 +127,15 @@ def _lock(folder: Path) -> int:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what killed runs left; a folder whose builder still lives is locked and stays."""
+    """Remove what killed runs left; a folder whose builder still lives is locked and stays.
+
+    A run killed between the two renames of :func:`_put_in_place` left the old artefact aside: it comes back.
+    """
+    for folder in path.parent.glob(f".{_escaped(path.name)}{_REPLACED}*"):
+        if path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.rename(path)
     for folder in path.parent.glob(f".{_escaped(path.name)}{_BUILDING}*"):
         with suppress(OSError):
             descriptor = _lock(folder)
@@ -139,7 +152,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     if not path.is_dir() or not any(path.iterdir()):
         temporary.replace(path)
         return
-    aside = temporary.with_name(temporary.name.replace(_BUILDING, ".replaced-"))
+    aside = temporary.with_name(temporary.name.replace(_BUILDING, _REPLACED))
     path.rename(aside)
     try:
         temporary.rename(path)

@@ -1,0 +1,126 @@
+"""Runs the worker in fresh processes and collects what they report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgeq.benchmarks.options import BenchOptions
+from edgeq.benchmarks.runners import RunnerFactory
+from edgeq.benchmarks.worker import save_inputs
+from edgeq.calibration.types import Array
+from edgeq.errors import TargetError
+from edgeq.progress import Advance, Progress
+
+
+@dataclass(frozen=True)
+class ProcessRun:
+    """What one fresh process reported: seconds and bytes; see ``worker.measure_here``."""
+
+    load: float
+    first_run: float
+    peak: int
+    peak_process: int
+
+
+def run_fresh(
+    factories: Sequence[RunnerFactory],
+    inputs: dict[str, Array],
+    *,
+    threads: int,
+    options: BenchOptions,
+    progress: Progress,
+) -> list[list[ProcessRun]]:
+    """``options.processes`` runs of every factory, taking turns.
+
+    A first process of each, which is not counted, finds out what its runtime imports (the others import
+    that before the clock starts) and brings the files into the page cache.
+
+    Raises:
+        TargetError: a process fails, is killed or takes too long.
+    """
+    total = len(factories) * (options.processes + 1)
+    with TemporaryDirectory(prefix="edgeq-") as name, progress.task("Fresh processes", total) as advance:
+        folder = Path(name)
+        save_inputs(folder / "inputs.npz", inputs)
+        launch = _Launcher(folder, threads, options, advance)
+        modules = [launch.run(factory, [])["modules"] for factory in factories]
+        runs: list[list[ProcessRun]] = [[] for _ in factories]
+        for _ in range(options.processes):
+            for of_factory, factory, imports in zip(runs, factories, modules, strict=True):
+                of_factory.append(_process_run(launch.run(factory, imports)))
+    return runs
+
+
+def _process_run(result: dict[str, Any]) -> ProcessRun:
+    return ProcessRun(result["load"], result["first_run"], result["peak"], result["peak_process"])
+
+
+@dataclass(frozen=True)
+class _Launcher:
+    folder: Path
+    threads: int
+    options: BenchOptions
+    advance: Advance
+
+    def run(self, factory: RunnerFactory, modules: list[str]) -> dict[str, Any]:
+        request, result = self.folder / "request.json", self.folder / "result.json"
+        result.unlink(missing_ok=True)
+        request.write_text(json.dumps(self._request(factory, modules)), encoding="utf-8")
+        # -P and PYTHONPATH: the new process finds exactly the modules that this one does.
+        command = [sys.executable, "-P", "-m", "edgeq.benchmarks.worker", str(request), str(result)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            ended = subprocess.run(
+                command,
+                env=environment,
+                capture_output=True,
+                timeout=self.options.process_timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TargetError(
+                f"Loading and running {factory.path} in a fresh process took more than "
+                f"{self.options.process_timeout:g} s.",
+                fix="Measure without load time and memory, or allow more time.",
+            ) from error
+        self.advance(1)
+        return _read_result(result, factory, ended)
+
+    def _request(self, factory: RunnerFactory, modules: list[str]) -> dict[str, Any]:
+        return {
+            "target": factory.target,
+            "path": str(factory.path.absolute()),
+            "threads": self.threads,
+            "inputs": str(self.folder / "inputs.npz"),
+            "runs": self.options.process_runs,
+            "modules": modules,
+        }
+
+
+def _read_result(
+    path: Path, factory: RunnerFactory, ended: subprocess.CompletedProcess[bytes]
+) -> dict[str, Any]:
+    if ended.returncode != 0 or not path.is_file():
+        raise TargetError(f"{factory.path} fails in a fresh process: {_why(ended)}.")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise TargetError(f"{factory.path} fails in a fresh process: {result['error']}", fix=result["fix"])
+    return result
+
+
+def _why(ended: subprocess.CompletedProcess[bytes]) -> str:
+    if ended.returncode < 0:
+        name = signal.Signals(-ended.returncode).name
+        memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
+        return f"it was ended by {name}{memory}"
+    lines = ended.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1].rstrip(".") if lines else f"it exited with {ended.returncode}"

@@ -1,0 +1,203 @@
+"""Latency: one inference after the other, the artefact and the FP32 baseline taking turns.
+
+A machine is never equally fast for long. So the two models run in alternating blocks (A B, B A, A B, …) in
+one process with the same inputs and number of threads, and whatever slows the machine hits both.
+Medians and percentiles are over all timed inferences; intervals come from resampling pairs of blocks.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from edgeq.benchmarks.feeding import Feeds
+from edgeq.benchmarks.intervals import Estimate, Statistic, Times, block_bootstrap, first, median_ratio
+from edgeq.benchmarks.measurement import Measurement
+from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.options import BenchOptions
+from edgeq.progress import Progress
+from edgeq.targets.base import Runner
+
+_PERCENTILES = {"latency_p50": 50.0, "latency_p90": 90.0, "latency_p95": 95.0, "latency_p99": 99.0}
+_HISTOGRAM_BINS = 40
+_MAX_BLOCK = 1000
+# The first inference after a turn finds cold caches and the other's threads still spinning: it is not timed,
+# unless inferences take so many seconds that neither matters.
+_SETTLE_BELOW = 0.1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per inference, [blocks, inferences per block]; ``baseline`` None when it ran alone."""
+
+    artefact: Times
+    baseline: Times | None
+
+
+def measure_latency(
+    artefact: Runner,
+    baseline: Runner | None,
+    feeds: Feeds,
+    *,
+    threads: int,
+    options: BenchOptions,
+    progress: Progress,
+) -> list[Measurement]:
+    """Percentiles and mean of the time of one inference, and the speedup over the baseline.
+
+    Raises:
+        TargetError: a model cannot be run.
+    """
+    timing = time_interleaved(artefact, baseline, feeds, options, progress)
+    detail = {
+        "threads": threads,
+        "batch": feeds.batch,
+        "inputs": feeds.origin,
+        "iterations": int(timing.artefact.size),
+        "blocks": len(timing.artefact),
+    }
+    return _measurements(timing, detail, options.seed)
+
+
+def time_interleaved(
+    artefact: Runner, baseline: Runner | None, feeds: Feeds, options: BenchOptions, progress: Progress
+) -> Timing:
+    """Run the models in alternating blocks until the options' time and iterations are reached."""
+    runners = [artefact] if baseline is None else [artefact, baseline]
+    with _collector_off(), progress.task("Timing", 100) as advance:
+        slowest = max(_warm_up(runner, feeds, options) for runner in runners)
+        size = int(min(max(options.block_seconds / slowest, 1), _MAX_BLOCK, options.max_iterations))
+        blocks: list[list[Times]] = [[] for _ in runners]
+        reported = 0
+        while True:
+            _one_turn(runners, feeds, size, blocks, settle=slowest < _SETTLE_BELOW)
+            done = _share_done(blocks, size, options)
+            advance(min(int(100 * done), 100) - reported)
+            reported = min(int(100 * done), 100)
+            if done >= 1:
+                break
+    series = [np.stack(of_runner) for of_runner in blocks]
+    return Timing(series[0], series[1] if baseline is not None else None)
+
+
+def _one_turn(
+    runners: Sequence[Runner], feeds: Feeds, size: int, blocks: list[list[Times]], *, settle: bool
+) -> None:
+    """One block of every runner; the order changes every turn, so that neither is always the second."""
+    turn = len(blocks[0])
+    order = range(len(runners)) if turn % 2 == 0 else reversed(range(len(runners)))
+    for which in order:
+        if settle:
+            runners[which].run(feeds.inputs[turn * size % len(feeds.inputs)])
+        blocks[which].append(_time_block(runners[which], feeds, start=turn * size, size=size))
+
+
+def _time_block(runner: Runner, feeds: Feeds, start: int, size: int) -> Times:
+    inputs = feeds.inputs
+    times = np.empty(size)
+    for i in range(size):
+        feed = inputs[(start + i) % len(inputs)]
+        begin = perf_counter_ns()
+        runner.run(feed)
+        times[i] = perf_counter_ns() - begin
+    return times / 1e9
+
+
+def _warm_up(runner: Runner, feeds: Feeds, options: BenchOptions) -> float:
+    """Run until the warm-up time is over (every input at least once); the median seconds of the last runs."""
+    times: list[float] = []
+    while len(times) < max(3, len(feeds.inputs)) or sum(times) < options.warmup_seconds:
+        times.append(float(_time_block(runner, feeds, start=len(times), size=1)[0]))
+        if sum(times) > options.max_seconds:
+            break
+    return max(float(np.median(times[len(times) // 2 :])), 1e-7)
+
+
+def _share_done(blocks: list[list[Times]], size: int, options: BenchOptions) -> float:
+    """1 and more when the timing may end."""
+    seconds = [float(sum(block.sum() for block in of_runner)) for of_runner in blocks]
+    iterations = len(blocks[0]) * size
+    cap = max(max(seconds) / options.max_seconds, iterations / options.max_iterations)
+    enough = iterations / options.min_iterations
+    if options.min_seconds > 0:
+        # The faster of the models decides: both have then run for long enough.
+        enough = min(enough, min(seconds) / options.min_seconds)
+    return max(enough, cap)
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Python's garbage collector does not run inside of timed inferences."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _measurements(timing: Timing, detail: dict[str, Any], seed: int) -> list[Measurement]:
+    ours = timing.artefact
+    theirs = ours if timing.baseline is None else timing.baseline
+    statistics: dict[str, Statistic] = {name: first(percent) for name, percent in _PERCENTILES.items()}
+    statistics["latency_mean"] = lambda a, _b: float(np.mean(a))
+    if timing.baseline is not None:
+        statistics["speedup"] = median_ratio
+    estimates = block_bootstrap(ours, theirs, statistics, seed=seed)
+    references = _references(timing.baseline)
+    return [
+        _measurement(name, estimate, references.get(name), _with_notes(name, timing, detail))
+        for name, estimate in estimates.items()
+    ]
+
+
+def _references(baseline: Times | None) -> dict[str, float]:
+    if baseline is None:
+        return {}
+    percentiles = {name: float(np.percentile(baseline, percent)) for name, percent in _PERCENTILES.items()}
+    return {**percentiles, "latency_mean": float(np.mean(baseline))}
+
+
+def _measurement(
+    name: str, estimate: Estimate, reference: float | None, detail: dict[str, Any]
+) -> Measurement:
+    info = RESOURCES[name]
+    return Measurement(
+        name,
+        estimate.value,
+        reference,
+        info.unit,
+        info.higher_is_better,
+        interval=estimate.interval,
+        interval_of="value",
+        detail=detail,
+    )
+
+
+def _with_notes(name: str, timing: Timing, detail: dict[str, Any]) -> dict[str, Any]:
+    if name == "latency_p50":
+        return {**detail, "histogram": _histogram(timing)}
+    slowest = timing.artefact.size * (1 - _PERCENTILES.get(name, 0) / 100)
+    if name in _PERCENTILES and slowest < 1:
+        return {**detail, "note": f"{timing.artefact.size} inferences are few for {name}: it is the slowest"}
+    return dict(detail)
+
+
+def _histogram(timing: Timing) -> dict[str, Any]:
+    """Counts over logarithmic bins from the fastest to the 99.5th percentile, for the report's picture."""
+    series = {"artefact": timing.artefact}
+    if timing.baseline is not None:
+        series["baseline"] = timing.baseline
+    low = min(float(times.min()) for times in series.values())
+    high = max(float(np.percentile(times, 99.5)) for times in series.values())
+    edges = np.geomspace(low, max(high, low * 1.01), _HISTOGRAM_BINS + 1)
+    counts = {name: np.histogram(times, edges)[0].tolist() for name, times in series.items()}
+    return {"edges": [float(f"{edge:.4g}") for edge in edges], **counts}
