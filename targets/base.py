@@ -58,7 +58,8 @@ class Capabilities:
     """What a target can do, as data. The shared planner reads it; targets hold no planning code.
 
     ``int8_static``: op type → rule. ``int8_dynamic`` / ``weight_only``: op types with such a kernel.
-    ``fp16_unsafe``: op types kept in FP32 by the ``fp16`` scheme. ``float_reasons``: op type → why the
+    ``fp16_unsafe``: op types kept in FP32 by the ``fp16`` scheme, with ``fp16_reasons`` of their own where
+    it is not range or accuracy. ``float_reasons``: op type → why the
     target leaves it in float (shown in the report).
     """
 
@@ -71,6 +72,7 @@ class Capabilities:
     weight_only: frozenset[str] = frozenset()
     block_sizes: tuple[int, ...] = ()
     fp16_unsafe: frozenset[str] = frozenset()
+    fp16_reasons: Mapping[str, str] = field(default_factory=dict)
     float_reasons: Mapping[str, str] = field(default_factory=dict)
 
 

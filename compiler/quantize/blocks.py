@@ -99,7 +99,8 @@ def pack(codes: Bytes, bits: int) -> Bytes:
         return codes
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], axis=-1)
-    return np.bitwise_or(codes[..., 0::2], np.left_shift(codes[..., 1::2], np.uint8(4)))
+    packed: Bytes = np.bitwise_or(codes[..., 0::2], np.left_shift(codes[..., 1::2], np.uint8(4)))
+    return packed
 
 
 def unpack(packed: Bytes, bits: int, count: int) -> Bytes:

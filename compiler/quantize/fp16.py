@@ -23,6 +23,7 @@ from edgeq.errors import UsageError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
+_UNSAFE = "it overflows or loses accuracy in float16"
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _MAX_HALF = float(np.finfo(np.float16).max)
 # Smaller float32 numbers become 0 in float16 (half of its smallest subnormal, 2^-24).
@@ -96,12 +97,13 @@ class _Precisions:
             return "control flow keeps float32 at its borders"
         if node.graph is not self.state.model.graph:
             return "it is in a branch or loop body, which keep float32"
+        capabilities = self.state.capabilities
         opset = self.state.model.opset_imports.get(node.domain, 0)
         impossible = takes_half(node, opset)
         if impossible is not None:
             return impossible
         if node.op_type in self.state.capabilities.fp16_unsafe and not forced:
-            return "it overflows or loses accuracy in float16"
+            return capabilities.fp16_reasons.get(node.op_type, _UNSAFE)
         large = [value.name for value in node.inputs if value is not None and self.weights.too_large(value)]
         if large:
             return f"its constant {large[0]!r} has values beyond {_MAX_HALF:.0f}"
@@ -156,11 +158,11 @@ class _Weights:
         if self._large:
             shown = ", ".join(self._large[:3])
             found.append(
-                f"{len(self._large)} constant(s) have values beyond {_MAX_HALF:.0f} and stay float32: {shown}."
+                f"{len(self._large)} constant(s) with values beyond {_MAX_HALF:.0f} stay float32: {shown}."
             )
         if self._lost:
             found.append(
-                f"{self._lost} of {self._total} weights are smaller than {_MIN_HALF:.1e} and become 0 in float16."
+                f"{self._lost} of {self._total} weights are below {_MIN_HALF:.1e} and become 0 in float16."
             )
         return found
 
@@ -181,7 +183,7 @@ def _convert(node: ir.Node, half: bool, state: Rewriter, weights: _Weights) -> N
         return
     for output in node.outputs:
         if output.dtype == _FLOAT:
-            output.dtype = _HALF
+            output.type = ir.TensorType(_HALF)  # values may share their type objects
 
 
 def _as(value: ir.Value, half: bool, node: ir.Node, state: Rewriter, weights: _Weights) -> ir.Value:
@@ -196,7 +198,7 @@ def _as(value: ir.Value, half: bool, node: ir.Node, state: Rewriter, weights: _W
         cast = state.node(
             "Cast", [source], f"{source.name}_to_{wanted.name.lower()}", attributes={"to": int(wanted)}
         )
-        cast.outputs[0].dtype, cast.outputs[0].shape = wanted, value.shape
+        cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(wanted), value.shape
         _insert_after(source, cast, state)
         state.cache[key] = cast.outputs[0]
     made: ir.Value = state.cache[key]
@@ -229,7 +231,7 @@ def _restore_outputs(state: Rewriter) -> None:
         output.name = state.free_name(f"{name}_fp16")
         cast = state.node("Cast", [output], f"{name}_to_float", attributes={"to": int(_FLOAT)})
         made = cast.outputs[0]
-        made.dtype, made.shape = _FLOAT, shape
+        made.type, made.shape = ir.TensorType(_FLOAT), shape
         graph.append(cast)
         graph.outputs[index] = made
         made.name = name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx.defs
 import onnx_ir as ir
 
@@ -37,6 +39,6 @@ def takes_half(node: ir.Node, opset: int) -> str | None:
     return None
 
 
-def _type_name(formals: list[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
+def _type_name(formals: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
     formal = formals[min(index, len(formals) - 1)]
     return str(formal.type_str)

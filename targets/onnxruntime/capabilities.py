@@ -71,11 +71,41 @@ _FLOAT_REASONS = {
     "ReduceMean": _NO_KERNEL,
 }
 
+# Kernels that quantize activations at run time and pay (measured: see compiler/quantize/dynamic.py).
+_INT8_DYNAMIC = frozenset({"MatMul", "Gemm", "LSTM"})
+
+_WEIGHT_ONLY = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Gather"})
+
+# Sums, powers and exponentials leave float16's range; scales and indices lose accuracy in it.
+_FP16_UNSAFE = frozenset(
+    {
+        "Cos", "CumSum", "DFT", "Det", "Exp", "GRU", "GridSample", "GroupNormalization",
+        "InstanceNormalization", "LSTM", "LayerNormalization", "Log", "LogSoftmax",
+        "LpNormalization", "MeanVarianceNormalization", "NonMaxSuppression", "Pow",
+        "RMSNormalization", "RNN", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSum",
+        "ReduceLogSumExp", "ReduceMean", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Resize",
+        "RoiAlign", "STFT", "Sin", "Softmax", "Softplus", "TopK", "Transpose", "Upsample",
+    }
+)  # fmt: skip
+
+_RECURRENT = "rounding errors of a float16 state would add up over the sequence"
+_FP16_REASONS = {
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "RNN": _RECURRENT,
+    "Transpose": "ONNX Runtime 1.31 crashes on a float16 Transpose before a MatMul",
+}
+
 CAPABILITIES = Capabilities(
     target="onnxruntime",
     schemes=("fp32", "fp16", "int8-static", "int8-dynamic", "int8-weight", "int4-weight"),
     activation_dtype="uint8",
     symmetric_activations=False,
     int8_static=MappingProxyType(_INT8_STATIC),
+    int8_dynamic=_INT8_DYNAMIC,
+    weight_only=_WEIGHT_ONLY,
+    block_sizes=(16, 32, 64, 128, 256),
+    fp16_unsafe=_FP16_UNSAFE,
+    fp16_reasons=MappingProxyType(_FP16_REASONS),
     float_reasons=MappingProxyType(_FLOAT_REASONS),
 )
