@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from edgeq.compiler.load.digest import files_sha256
 from edgeq.compiler.load.external_data import ExternalFiles, attach
 from edgeq.compiler.load.graph_order import sort_nodes
-from edgeq.compiler.load.opsets import check_domains, check_opset, unify_default_domain
+from edgeq.compiler.load.opsets import check_domains, check_opset, drop_unused_imports, unify_default_domain
 from edgeq.compiler.load.sparse import densify
 from edgeq.compiler.load.tensors import check_tensors
 from edgeq.compiler.load.validity import check_valid
@@ -39,11 +39,21 @@ def load_onnx(path: Path, progress: Progress) -> Model:
         ModelError: not there, not ONNX, not valid, opset outside 7 to 24, an unknown operator domain, or
             external data that is missing, too short, or outside the model's folder.
     """
+    try:
+        return _load(path, progress)
+    except UnicodeDecodeError as error:  # protobuf decodes text only when it is looked at
+        raise ModelError(
+            f"{path} is damaged: a name in it is not UTF-8.", fix="Export or download it again."
+        ) from error
+
+
+def _load(path: Path, progress: Progress) -> Model:
     proto = read_proto(path)
     name = path.name
     unify_default_domain(proto)
     opset = check_opset(proto, name)
     check_domains(proto, name)
+    drop_unused_imports(proto)
     with ExternalFiles(path) as files:
         check_tensors(proto, files, name)
         densify(proto, files, name)

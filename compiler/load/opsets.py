@@ -67,6 +67,15 @@ def check_domains(proto: onnx.ModelProto, name: str) -> None:
             )
 
 
+def drop_unused_imports(proto: onnx.ModelProto) -> None:
+    """Remove imported domains that no node uses: ONNX Runtime refuses versions it does not know even then."""
+    used = {"", *(node.domain for node in protos.nodes(proto))}
+    kept = [entry for entry in proto.opset_import if entry.domain in used]
+    imports = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in kept]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+
+
 @cache
 def _operators(domain: str) -> frozenset[str]:
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime

@@ -137,6 +137,4 @@ def _check_options(location: Location, example_inputs: Any, task: str | None) ->
     if task is not None and location.kind != "hf":
         raise UsageError(f"task applies to a Hugging Face folder only, not to {location.text}.")
     if example_inputs is not None and location.kind != "factory":
-        raise UsageError(
-            f"example_inputs applies to a torch.nn.Module or a factory only, not to {location.text}."
-        )
+        raise UsageError(f"example_inputs applies to a module or a factory only, not to {location.text}.")

@@ -38,16 +38,11 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     skeleton = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if field.name not in ("graph", "training_info"):
-            _copy(skeleton, field.name, value)
+    _copy_fields(proto, skeleton, without=("graph", "training_info"))
+    _copy_graph(proto.graph, skeleton.graph)
     inputs = {value.name for value in proto.graph.input}
-    for field, value in proto.graph.ListFields():
-        if field.name != "initializer":
-            _copy(skeleton.graph, field.name, value)
     for tensor in proto.graph.initializer:
-        external = tensor.data_location == onnx.TensorProto.EXTERNAL
-        if not external and tensor.ByteSize() <= _SMALL:
+        if _is_small(tensor):
             skeleton.graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
@@ -55,14 +50,58 @@ def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return skeleton
 
 
-def _copy(message: onnx.ModelProto | onnx.GraphProto, field: str, value: object) -> None:
-    target = getattr(message, field)
-    if isinstance(value, str | int):
-        setattr(message, field, value)
-    elif hasattr(target, "extend"):
-        target.extend(value)
-    else:
-        target.CopyFrom(value)
+def _copy_graph(graph: onnx.GraphProto, copy: onnx.GraphProto) -> None:
+    """Everything but the initializers; large tensors in attributes lose their values."""
+    _copy_fields(graph, copy, without=("initializer", "node"))
+    for node in graph.node:
+        _copy_node(node, copy.node.add())
+
+
+def _copy_node(node: onnx.NodeProto, copy: onnx.NodeProto) -> None:
+    _copy_fields(node, copy, without=("attribute",))
+    for attribute in node.attribute:
+        target = copy.attribute.add()
+        _copy_fields(attribute, target, without=("t", "tensors", "g", "graphs"))
+        if attribute.HasField("t"):
+            target.t.CopyFrom(_lean(attribute.t))
+        target.tensors.extend(_lean(tensor) for tensor in attribute.tensors)
+        if attribute.HasField("g"):
+            _copy_branch(attribute.g, target.g)
+        for inner in attribute.graphs:
+            _copy_branch(inner, target.graphs.add())
+
+
+def _copy_branch(graph: onnx.GraphProto, copy: onnx.GraphProto) -> None:
+    _copy_graph(graph, copy)
+    copy.initializer.extend(_lean(tensor) for tensor in graph.initializer)
+
+
+def _is_small(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.ByteSize() <= _SMALL
+
+
+def _lean(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """The tensor itself when it is small, else an empty one of its type."""
+    if _is_small(tensor):
+        return tensor
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0], raw_data=b"")
+
+
+def _copy_fields(
+    message: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.AttributeProto,
+    copy: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.AttributeProto,
+    without: tuple[str, ...],
+) -> None:
+    for field, value in message.ListFields():
+        if field.name in without:
+            continue
+        target = getattr(copy, field.name)
+        if hasattr(target, "extend"):
+            target.extend(value)
+        elif hasattr(target, "CopyFrom"):
+            target.CopyFrom(value)
+        else:
+            setattr(copy, field.name, value)
 
 
 def _sentence(message: str) -> str:
