@@ -31,6 +31,7 @@ from edgeq.compiler.normalize.elementwise import EVALUATORS, evaluate
 from edgeq.compiler.normalize.known_activations import Activation, recognize
 
 _MAX_NODES = 14
+_MAX_CHANNELS = 4096
 # Dense around zero, where activations bend, and far out, where clips and overflows show. 0 is a sample; the
 # places where piecewise linear activations bend (±3, 6) are none.
 _FAR = np.array([12.0, 20.0, 40.0, 80.0, 1e3, 3e4])
@@ -116,8 +117,8 @@ def _variables(node: ir.Node) -> list[ir.Value]:
 
 
 def _recognized(group: _Group) -> Activation | None:
-    constants = {v for node in group.members for v in node.inputs if is_constant(v)}
-    if not all(_broadcasts_into(v, group.source) for v in constants if v is not None):
+    constants = {v for node in group.members for v in node.inputs if v is not None and is_constant(v)}
+    if not all(_broadcasts_into(v, group.source) and _is_small(v) for v in constants):
         return None
     result = _on_samples(group)
     if result is None:
@@ -135,6 +136,11 @@ def _is_no_gain(op_type: str, found: Activation) -> bool:
     if op_type not in order or found.op_type not in order:
         return True
     return order.index(found.op_type) <= order.index(op_type)
+
+
+def _is_small(constant: ir.Value) -> bool:
+    """A slope per channel at most: larger constants are no activation's parameters."""
+    return constant.const_value is not None and constant.const_value.size <= _MAX_CHANNELS
 
 
 def _broadcasts_into(constant: ir.Value, source: ir.Value) -> bool:

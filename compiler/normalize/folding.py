@@ -29,6 +29,8 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     runtime.NotImplemented,
     runtime.RuntimeException,
 )
+# Nothing in between may be this much larger than its inputs, even if it becomes small again.
+_GROWTH = 4
 _NEVER = frozenset(
     {
         # They carry the quantization of a weight.
@@ -67,24 +69,26 @@ class FoldConstantsPass(ir.passes.InPlacePass):
 
 
 def _fold_graph(model: ir.Model, graph: ir.Graph) -> bool:
-    foldable: set[ir.Node] = set()
-    known: set[ir.Value] = set()
-    for node in graph:
-        if _can_fold(node, known):
-            foldable.add(node)
-            known.update(node.outputs)
-    chosen = [node for node in graph if node in foldable]
-    frontier = [v for node in chosen for v in node.outputs if _is_frontier(v, foldable)]
-    if not frontier:
-        return False
-    results = _evaluate(model, chosen, frontier)
+    chosen: list[ir.Node] = []
+    for group in _connected(_candidates(graph)):
+        chosen.extend(group if _shrinks(group) else _small_only(group))
+    order = {node: index for index, node in enumerate(graph)}
+    chosen.sort(key=lambda node: order[node])
+    frontier = _frontier(chosen)
+    results = _evaluate(model, chosen, frontier) if frontier else []
     for value, content in results:
         value.replace_all_uses_with(add_constant(model, content, value.name or "constant"))
     return bool(results)
 
 
-def _is_frontier(value: ir.Value, foldable: set[ir.Node]) -> bool:
-    return any(use.node not in foldable for use in value.uses())
+def _candidates(graph: ir.Graph) -> list[ir.Node]:
+    found: list[ir.Node] = []
+    known: set[ir.Value] = set()
+    for node in graph:
+        if _can_fold(node, known):
+            found.append(node)
+            known.update(node.outputs)
+    return found
 
 
 def _can_fold(node: ir.Node, known: set[ir.Value]) -> bool:
@@ -94,19 +98,62 @@ def _can_fold(node: ir.Node, known: set[ir.Value]) -> bool:
         return False
     if not all(v is None or v in known or is_constant(v) for v in node.inputs):
         return False
-    if any(v.is_graph_output() for v in node.outputs):
+    tensors = [*_inputs(node), *_used_outputs(node)]
+    if any(v.is_graph_output() for v in node.outputs) or any(v.dtype not in _TENSOR_DTYPES for v in tensors):
         return False
-    tensors = [*(v for v in node.inputs if v is not None), *(v for v in node.outputs if v.uses())]
-    return all(v.dtype in _TENSOR_DTYPES for v in tensors) and _is_worth_it(node)
-
-
-def _is_worth_it(node: ir.Node) -> bool:
-    inputs = [v for v in node.inputs if v is not None]
-    sizes = [_size(v) for v in node.outputs if v.uses()]
+    sizes = [_size(v) for v in _used_outputs(node)]
+    total = sum(_size(v) or 0 for v in _inputs(node))
     if any(size is None for size in sizes):
-        return node.op_type in _SELECTING and sum(_size(v) or 0 for v in inputs) <= SIZE_LIMIT
-    freed = sum(_size(v) or 0 for v in inputs if len(v.uses()) == 1)
-    return sum(size or 0 for size in sizes) <= max(SIZE_LIMIT, freed)
+        return node.op_type in _SELECTING and total <= SIZE_LIMIT
+    return sum(size or 0 for size in sizes) <= max(SIZE_LIMIT, _GROWTH * total)
+
+
+def _connected(candidates: Sequence[ir.Node]) -> list[list[ir.Node]]:
+    """Groups of candidates that share values, each in graph order."""
+    group_of: dict[ir.Value, list[ir.Node]] = {}
+    groups: list[list[ir.Node]] = []
+    for node in candidates:
+        touched = {id(group_of[v]): group_of[v] for v in _inputs(node) if v in group_of}
+        merged = [other for group in touched.values() for other in group] + [node]
+        groups = [group for group in groups if id(group) not in touched] + [merged]
+        for member in merged:
+            group_of.update(dict.fromkeys([*_inputs(member), *member.outputs], merged))
+    return groups
+
+
+def _shrinks(group: Sequence[ir.Node]) -> bool:
+    """Whether what is made is small, or not larger than the constants that nothing else reads."""
+    members = set(group)
+    constants = {v for node in group for v in _inputs(node) if is_constant(v)}
+    freed = sum(_size(v) or 0 for v in constants if all(use.node in members for use in v.uses()))
+    made = sum(_size(v) or 0 for v in _frontier(group))
+    return made <= max(SIZE_LIMIT, freed)
+
+
+def _small_only(group: Sequence[ir.Node]) -> list[ir.Node]:
+    """The part of a group that makes small tensors of constants and of other small ones."""
+    kept: list[ir.Node] = []
+    known: set[ir.Value] = set()
+    for node in group:
+        small = sum(_size(v) or 0 for v in _used_outputs(node)) <= SIZE_LIMIT
+        if small and all(is_constant(v) or v in known for v in _inputs(node)):
+            kept.append(node)
+            known.update(node.outputs)
+    return kept
+
+
+def _frontier(chosen: Sequence[ir.Node]) -> list[ir.Value]:
+    """The values of these nodes that others read."""
+    members = set(chosen)
+    return [v for node in chosen for v in node.outputs if any(use.node not in members for use in v.uses())]
+
+
+def _inputs(node: ir.Node) -> list[ir.Value]:
+    return [v for v in node.inputs if v is not None]
+
+
+def _used_outputs(node: ir.Node) -> list[ir.Value]:
+    return [v for v in node.outputs if v.uses()]
 
 
 def _size(value: ir.Value) -> int | None:

@@ -43,6 +43,10 @@ def recognize(x: Array, y: Array, precision: float) -> Activation | None:
 
 
 def _candidates(x: Array, y: Array) -> Iterator[Candidate]:
+    if y[0].size > 1:
+        # Of these only PRelu may have parameters that differ between channels.
+        yield from _prelu(x, y)
+        return
     yield Activation("Relu"), lambda v: np.maximum(v, 0)
     yield Activation("Gelu"), _gelu
     yield Activation("Gelu", {"approximate": "tanh"}), _gelu_tanh
@@ -50,9 +54,7 @@ def _candidates(x: Array, y: Array) -> Iterator[Candidate]:
     yield Activation("Sigmoid"), _sigmoid
     yield Activation("Tanh"), np.tanh
     yield Activation("Softplus"), lambda v: np.logaddexp(0, v)
-    if y[0].size == 1:
-        yield from _with_parameters(x, y.reshape(-1))
-    yield from _prelu(x, y)
+    yield from _with_parameters(x, y.reshape(-1))
 
 
 def _with_parameters(x: Array, y: Array) -> Iterator[Candidate]:
@@ -74,7 +76,7 @@ def _with_parameters(x: Array, y: Array) -> Iterator[Candidate]:
 
 def _prelu(x: Array, y: Array) -> Iterator[Candidate]:
     slope = _slope_below_zero(x, y)
-    if slope.size > 1:
+    if np.array_equal(y[x == x.max()][0], np.full_like(slope, x.max())):
         yield Activation("PRelu", inputs=(slope,)), lambda v: np.where(v < 0, slope * v, v)
 
 

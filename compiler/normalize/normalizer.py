@@ -55,12 +55,12 @@ def normalize(model: Model) -> Normalized:
     notes = _notes_on_inputs(graph)
     declared = declared_shapes(graph)
     _run(graph, _canonical_form())
-    rounds = _simplifications()
-    _run_until_stable(graph, rounds)
+    fusions = _fusions()
+    _run_until_stable(graph, [ir.passes.PassManager(_simplifications(), steps=_MAX_ROUNDS), *fusions])
     _run(graph, [RemoveUnusedPass(), RemoveMetadataPass(), UniqueNamesPass(), InferShapesPass()])
     restore_declared(graph, declared)
     applied: Counter[str] = Counter()
-    for rule in rounds:
+    for rule in fusions:
         applied.update(getattr(rule, "applied", {}))
     return Normalized(replace(model, ir=graph), notes, dict(sorted(applied.items())))
 
@@ -80,6 +80,7 @@ def _canonical_form() -> list[ir.passes.PassBase]:
 
 
 def _simplifications() -> list[ir.passes.PassBase]:
+    """Less to compute: what the later rules look at is in one form."""
     return [
         InferShapesPass(),
         FoldConstantsPass(),
@@ -92,6 +93,12 @@ def _simplifications() -> list[ir.passes.PassBase]:
         MergeEqualNodesPass(),
         DeduplicateConstantsPass(),
         UniqueNamesPass(),
+    ]
+
+
+def _fusions() -> list[ir.passes.PassBase]:
+    """Fewer, larger operators. A mean over the feature map is pooling only when no norm claims it."""
+    return [
         InferShapesPass(),
         FuseActivationsPass(),
         FuseNormalizationsPass(),
@@ -99,6 +106,7 @@ def _simplifications() -> list[ir.passes.PassBase]:
         FoldAffinePass(),
         ExplicitPadsPass(),
         FoldPadPass(),
+        RemoveUnusedPass(),
         GlobalAveragePoolPass(),
         UniqueNamesPass(),
     ]
@@ -126,6 +134,8 @@ def _notes_on_inputs(model: ir.Model) -> list[str]:
     if model.ir_version < 4:
         return []
     names = [v.name for v in model.graph.inputs if v.is_initializer()]
-    if not names:
+    # Old exporters list every weight as an input: that says nothing.
+    if not names or len(names) == len(model.graph.initializers):
         return []
-    return [f"Inputs with a default value are constants now: {', '.join(map(str, names))}."]
+    listed = ", ".join(map(str, names[:5])) + (", …" if len(names) > 5 else "")
+    return [f"{len(names)} inputs with a default value are constants now: {listed}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -64,55 +65,52 @@ def product(elements: Sequence[Element]) -> Element:
 
 
 def quotient(a: Element, b: Element) -> Element:
-    """``a / b`` where the division leaves no rest for any value of the names."""
+    """``a / b`` where the division leaves no rest for any value of the names, else None."""
     if a is None or b is None or b == 0:
         return None
     if isinstance(a, int) and isinstance(b, int):
         return a // b if a % b == 0 else None
-    result = _simple(a / b if isinstance(a, ir.SymbolicDim) else _named(a) / b)
-    is_whole = isinstance(result, int) or (result is not None and "/" not in (result.value or "/"))
-    return result if is_whole else None
+    result = _symbolic(operator.truediv, a, b)
+    return None if isinstance(result, ir.SymbolicDim) and "/" in (result.value or "/") else result
 
 
-def _named(number: int) -> ir.SymbolicDim:
-    return ir.SymbolicDim(str(number))
-
-
-def _simple(dim: int | ir.SymbolicDim) -> Element:
-    if isinstance(dim, int):
-        return dim
-    text = dim.value
+def _symbolic(
+    function: Callable[[ir.SymbolicDim, int | ir.SymbolicDim], object], a: Element, b: Element
+) -> Element:
+    """Arithmetic with at least one named element, None when a name cannot be read as an expression."""
+    left = ir.SymbolicDim(str(a)) if isinstance(a, int) else a
+    if left is None or b is None:
+        return None
+    try:
+        result = function(left, b)
+    except ValueError:  # "batch size", "x:0": exporters name dimensions as they like.
+        return None
+    text = result.value if isinstance(result, ir.SymbolicDim) else str(result)
     if text is None:
         return None
-    return int(text) if text.lstrip("-").isdigit() else dim
+    return int(text) if text.lstrip("-").isdigit() else ir.SymbolicDim(text)
 
 
 def _multiply(a: Element, b: Element) -> Element:
-    if a is None or b is None:
-        return None
     if isinstance(a, int) and isinstance(b, int):
         return a * b
     if a == 1 or b == 1:
         return b if a == 1 else a
-    return _simple(a * b)
+    return _symbolic(operator.mul, a, b)
 
 
 def _add(a: Element, b: Element) -> Element:
-    if a is None or b is None:
-        return None
     if isinstance(a, int) and isinstance(b, int):
         return a + b
     if a == 0 or b == 0:
         return b if a == 0 else a
-    return _simple(a + b)
+    return _symbolic(operator.add, a, b)
 
 
 def _subtract(a: Element, b: Element) -> Element:
-    if a is None or b is None:
-        return None
     if isinstance(a, int) and isinstance(b, int):
         return a - b
-    return a if b == 0 else _simple(a - b)
+    return a if b == 0 else _symbolic(operator.sub, a, b)
 
 
 def _divide(a: Element, b: Element) -> Element:
