@@ -5,7 +5,7 @@ Every node that could run in INT8 starts as INT8; those that do not pay are take
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -39,7 +39,7 @@ class Islands:
             return self.absorbed(node) and self.writes_int8(_source(node).producer())
         if not rule.float_output:
             return True
-        return all(self._only_wanted_int8(output) for output in node.outputs)
+        return all(self.only_wanted_int8(output) for output in node.outputs)
 
     def absorbed(self, node: ir.Node) -> bool:
         """Whether the node disappears into the rounding of its producer's result."""
@@ -50,25 +50,38 @@ class Islands:
             return False
         return _used_once(_source(node))
 
+    def must_be_int8(self, value: ir.Value) -> bool:
+        """Whether ``value`` comes out of a kernel that can write integers only."""
+        node = value.producer()
+        while node is not None and node in self.int8 and self.rule(node).role in ("move", "absorb"):
+            node = _source(node).producer() if not is_lookup(node) else None
+        return node is not None and self.writes_int8(node) and not self.rule(node).float_output
+
     def wants_int8(self, value: ir.Value) -> bool:
         """Whether any consumer computes with the integers of ``value``."""
-        return any(self._use_wants(node, index) for node, index in value.uses())
+        return any(
+            self._takes_int8(node, index) and self._passes_on(node, any) for node, index in value.uses()
+        )
 
-    def _only_wanted_int8(self, value: ir.Value) -> bool:
+    def only_wanted_int8(self, value: ir.Value) -> bool:
+        """Whether every consumer computes with the integers of ``value``."""
         uses = list(value.uses())
-        return bool(uses) and not value.is_graph_output() and all(self._use_wants(*use) for use in uses)
+        if not uses or value.is_graph_output():
+            return False
+        return all(self._takes_int8(*use) and self._passes_on(use[0], all) for use in uses)
 
-    def _use_wants(self, node: ir.Node, index: int) -> bool:
+    def _takes_int8(self, node: ir.Node, index: int) -> bool:
         if node not in self.int8 or is_lookup(node):
             return False
-        rule = self.rule(node)
-        if index not in activation_ports(node, rule):
-            return False
-        if rule.role == "absorb":
-            return all(self._only_wanted_int8(output) for output in node.outputs)
-        if rule.role == "move":
+        return index in activation_ports(node, self.rule(node))
+
+    def _passes_on(self, node: ir.Node, quantifier: Callable[[Iterable[bool]], bool]) -> bool:
+        """A node that only moves or clips values wants integers as far as its own consumers do."""
+        if self.rule(node).role not in ("move", "absorb"):
+            return True
+        if quantifier is any:
             return any(self.wants_int8(output) for output in node.outputs)
-        return True
+        return all(self.only_wanted_int8(output) for output in node.outputs)
 
 
 def settle(islands: Islands) -> Islands:
@@ -85,17 +98,16 @@ def _why_alone(islands: Islands, node: ir.Node) -> str | None:
     rule = islands.rule(node)
     if rule.role == "compute" or is_lookup(node):
         return None
-    inputs = [
-        v for i in activation_ports(node, rule) if (v := node.inputs[i]) is not None and not is_constant(v)
-    ]
-    written = [islands.writes_int8(value.producer()) for value in inputs]
+    inputs = [node.inputs[i] for i in activation_ports(node, rule)]
+    varying = [value for value in inputs if value is not None and not is_constant(value)]
     wanted = any(islands.wants_int8(output) for output in node.outputs)
     if rule.role == "absorb":
         return _why_not_absorbed(islands, node)
     if rule.role == "move":
-        only = all(islands._only_wanted_int8(output) for output in node.outputs)
-        return None if any(written) or only else "it stands between float nodes"
-    if not any(written):
+        only = all(islands.only_wanted_int8(output) for output in node.outputs)
+        written = any(islands.writes_int8(value.producer()) for value in varying)
+        return None if written or only else "it stands between float nodes"
+    if not any(islands.must_be_int8(value) for value in varying):
         return "its inputs come in float, so INT8 here would only add conversions"
     return None if wanted else "its consumers compute in float, so its result keeps float precision"
 
