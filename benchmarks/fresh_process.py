@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgeq.benchmarks.options import BenchOptions
-from edgeq.benchmarks.runners import RunnerFactory
+from edgeq.benchmarks.subject import Subject
 from edgeq.benchmarks.worker import save_inputs
 from edgeq.calibration.types import Array
 from edgeq.errors import TargetError
@@ -32,14 +32,13 @@ class ProcessRun:
 
 
 def run_fresh(
-    factories: Sequence[RunnerFactory],
+    subjects: Sequence[Subject],
     inputs: dict[str, Array],
     *,
-    threads: int,
     options: BenchOptions,
     progress: Progress,
 ) -> list[list[ProcessRun]]:
-    """``options.processes`` runs of every factory, taking turns.
+    """``options.processes`` runs of every subject, taking turns.
 
     A first process of each, which is not counted, finds out what its runtime imports (the others import
     that before the clock starts) and brings the files into the page cache.
@@ -47,16 +46,16 @@ def run_fresh(
     Raises:
         TargetError: a process fails, is killed or takes too long.
     """
-    total = len(factories) * (options.processes + 1)
+    total = len(subjects) * (options.processes + 1)
     with TemporaryDirectory(prefix="edgeq-") as name, progress.task("Fresh processes", total) as advance:
         folder = Path(name)
         save_inputs(folder / "inputs.npz", inputs)
-        launch = _Launcher(folder, threads, options, advance)
-        modules = [launch.run(factory, [])["modules"] for factory in factories]
-        runs: list[list[ProcessRun]] = [[] for _ in factories]
+        launch = _Launcher(folder, options, advance)
+        modules = [launch.run(subject, [])["modules"] for subject in subjects]
+        runs: list[list[ProcessRun]] = [[] for _ in subjects]
         for _ in range(options.processes):
-            for of_factory, factory, imports in zip(runs, factories, modules, strict=True):
-                of_factory.append(_process_run(launch.run(factory, imports)))
+            for of_this, subject, imports in zip(runs, subjects, modules, strict=True):
+                of_this.append(_process_run(launch.run(subject, imports)))
     return runs
 
 
@@ -67,14 +66,13 @@ def _process_run(result: dict[str, Any]) -> ProcessRun:
 @dataclass(frozen=True)
 class _Launcher:
     folder: Path
-    threads: int
     options: BenchOptions
     advance: Advance
 
-    def run(self, factory: RunnerFactory, modules: list[str]) -> dict[str, Any]:
+    def run(self, subject: Subject, modules: list[str]) -> dict[str, Any]:
         request, result = self.folder / "request.json", self.folder / "result.json"
         result.unlink(missing_ok=True)
-        request.write_text(json.dumps(self._request(factory, modules)), encoding="utf-8")
+        request.write_text(json.dumps(self._request(subject, modules)), encoding="utf-8")
         # -P and PYTHONPATH: the new process finds exactly the modules that this one does.
         command = [sys.executable, "-P", "-m", "edgeq.benchmarks.worker", str(request), str(result)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -88,32 +86,30 @@ class _Launcher:
             )
         except subprocess.TimeoutExpired as error:
             raise TargetError(
-                f"Loading and running {factory.path} in a fresh process took more than "
+                f"Loading and running {subject.path} in a fresh process took more than "
                 f"{self.options.process_timeout:g} s.",
                 fix="Measure without load time and memory, or allow more time.",
             ) from error
         self.advance(1)
-        return _read_result(result, factory, ended)
+        return _read_result(result, subject, ended)
 
-    def _request(self, factory: RunnerFactory, modules: list[str]) -> dict[str, Any]:
+    def _request(self, subject: Subject, modules: list[str]) -> dict[str, Any]:
         return {
-            "target": factory.target,
-            "path": str(factory.path.absolute()),
-            "threads": self.threads,
+            "target": subject.target,
+            "path": str(subject.path.absolute()),
+            "threads": subject.threads,
             "inputs": str(self.folder / "inputs.npz"),
             "runs": self.options.process_runs,
             "modules": modules,
         }
 
 
-def _read_result(
-    path: Path, factory: RunnerFactory, ended: subprocess.CompletedProcess[bytes]
-) -> dict[str, Any]:
+def _read_result(path: Path, subject: Subject, ended: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
     if ended.returncode != 0 or not path.is_file():
-        raise TargetError(f"{factory.path} fails in a fresh process: {_why(ended)}.")
+        raise TargetError(f"{subject.path} fails in a fresh process: {_why(ended)}.")
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if "error" in result:
-        raise TargetError(f"{factory.path} fails in a fresh process: {result['error']}", fix=result["fix"])
+        raise TargetError(f"{subject.path} fails in a fresh process: {result['error']}", fix=result["fix"])
     return result
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgeq.benchmarks.accuracy import measure_accuracy
 from edgeq.benchmarks.budgets import Budget
@@ -17,38 +16,38 @@ from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.memory import peak_memory
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.metrics import default_metrics, get_metric
-from edgeq.benchmarks.options import BenchOptions
-from edgeq.benchmarks.runners import RunnerFactory
+from edgeq.benchmarks.options import BenchOptions, Part
 from edgeq.benchmarks.size import measure_size
+from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import DataSource
+from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Runner
 
+__all__ = ["BenchOptions", "Subject", "measure"]
+
 
 def measure(
-    artefact: RunnerFactory,
-    baseline: RunnerFactory | None,
+    artefact: Subject,
+    baseline: Subject | None,
     *,
-    folder: Path,
-    files: Iterable[str],
     source: DataSource | None,
     metrics: Sequence[str] | None = None,
     budgets: Iterable[Budget] = (),
-    threads: int,
     options: BenchOptions | None = None,
     progress: Progress | None = None,
 ) -> Measurements:
     """Measure what ``options.parts`` name.
 
     Args:
-        artefact: opens the artefact with the target's runtime.
-        baseline: opens the FP32 model; None leaves ratios and differences out.
-        folder: the artefact folder, for the size of its ``files`` (relative to it).
+        artefact: what is measured, by the target's runtime.
+        baseline: the FP32 model; None leaves ratios and differences out.
         source: evaluation data; None leaves accuracy out, and latency runs on random inputs.
         metrics: names of quality metrics; None measures what fits the data. Names of costs (``size``) are
             ignored here, since ``options.parts`` decides on them.
         budgets: the quality metrics that they name are measured too.
-        threads: of both runtimes.
+        options: what to measure and for how long.
+        progress: receives the progress.
 
     Returns:
         Measurements by metric name; ``failures`` say in words what has no value.
@@ -59,23 +58,30 @@ def measure(
         ModelError: a file is missing.
         TargetError: a model cannot be loaded or run.
     """
-    job = _Job(artefact, baseline, threads, options or BenchOptions(), progress or SilentProgress())
-    result = Measurements()
+    _require_same_threads(artefact, baseline)
+    job = _Job(artefact, baseline, source, options or BenchOptions(), progress or SilentProgress())
     wanted = _Wanted.of(metrics, budgets)
-    if "size" in job.options.parts:
-        result.add(measure_size(folder, files, None if baseline is None else baseline.path))
+    result = Measurements()
+    if job.asks("size"):
+        result.add(measure_size(artefact, baseline))
     with ExitStack() as stack:
-        ours = stack.enter_context(closing(artefact.open(threads)))
-        theirs = None if baseline is None else stack.enter_context(closing(baseline.open(threads)))
-        feeds = _run_in_process(job, ours, theirs, source, wanted, result)
-    if feeds is not None and {"load", "memory"} & set(job.options.parts):
+        ours = stack.enter_context(closing(artefact.open()))
+        theirs = None if baseline is None else stack.enter_context(closing(baseline.open()))
+        if job.asks("accuracy"):
+            _add_accuracy(job, ours, theirs, wanted, result)
+        feeds = _feeds(job, ours, theirs, result) if job.asks("latency", "load", "memory") else None
+        if feeds is not None and job.asks("latency"):
+            _add_latency(job, ours, theirs, feeds, result)
+    # The sessions of this process are closed by now, so that the fresh ones have the machine.
+    if feeds is not None and job.asks("load", "memory"):
         _add_fresh(job, feeds, result)
+    _explain_what_is_missing(job, wanted, result)
     return result
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The quality metrics that were named, and whether they were chosen instead of the default ones."""
+    """The metrics that were named, and whether qualities were chosen instead of the default ones."""
 
     named: tuple[str, ...]
     explicit: bool
@@ -83,61 +89,44 @@ class _Wanted:
     @classmethod
     def of(cls, metrics: Sequence[str] | None, budgets: Iterable[Budget]) -> _Wanted:
         names = [*(metrics or ()), *(budget.metric for budget in budgets)]
-        return cls(tuple(dict.fromkeys(n for n in names if n not in RESOURCES)), metrics is not None)
+        return cls(tuple(dict.fromkeys(names)), metrics is not None)
+
+    @property
+    def qualities(self) -> list[str]:
+        """What is measured on evaluation data."""
+        return [name for name in self.named if name not in RESOURCES]
 
 
 @dataclass(frozen=True)
 class _Job:
-    artefact: RunnerFactory
-    baseline: RunnerFactory | None
-    threads: int
+    artefact: Subject
+    baseline: Subject | None
+    source: DataSource | None
     options: BenchOptions
     progress: Progress
 
+    def asks(self, *parts: Part) -> bool:
+        """Whether one of the parts is to be measured."""
+        return any(part in self.options.parts for part in parts)
 
-def _run_in_process(
-    job: _Job,
-    ours: Runner,
-    theirs: Runner | None,
-    source: DataSource | None,
-    wanted: _Wanted,
-    result: Measurements,
-) -> Feeds | None:
-    """Accuracy and latency; the inputs of the latter, None when nothing needs them."""
-    if "accuracy" in job.options.parts:
-        _add_accuracy(job, ours, theirs, source, wanted, result)
-    if not {"latency", "load", "memory"} & set(job.options.parts):
-        return None
-    feeds = latency_feeds([ours] if theirs is None else [ours, theirs], source, job.options)
-    if source is None:
-        result.notes.append(
-            f"Latency and memory are measured on {feeds.origin}: no evaluation data was given."
-        )
-    if "latency" in job.options.parts:
-        result.add(
-            *measure_latency(
-                ours, theirs, feeds, threads=job.threads, options=job.options, progress=job.progress
-            )
-        )
-    if theirs is None:
-        result.failures["speedup"] = "there is no FP32 baseline to compare with"
-    return feeds
+
+def _require_same_threads(artefact: Subject, baseline: Subject | None) -> None:
+    if baseline is None or baseline.threads == artefact.threads:
+        return
+    raise UsageError(
+        f"The artefact has {artefact.threads} threads and the baseline {baseline.threads}.",
+        fix="Give both the same number.",
+    )
 
 
 def _add_accuracy(
-    job: _Job,
-    ours: Runner,
-    theirs: Runner | None,
-    source: DataSource | None,
-    wanted: _Wanted,
-    result: Measurements,
+    job: _Job, ours: Runner, theirs: Runner | None, wanted: _Wanted, result: Measurements
 ) -> None:
-    if source is None:
-        result.failures.update(dict.fromkeys(wanted.named, "no evaluation data was given"))
+    if job.source is None:
         return
-    defaults = [] if wanted.explicit else _defaults(source, ours, theirs)
-    metrics = [get_metric(name) for name in dict.fromkeys([*defaults, *wanted.named])]
-    found = measure_accuracy(ours, theirs, source, metrics, options=job.options, progress=job.progress)
+    defaults = [] if wanted.explicit else _defaults(job.source, ours, theirs)
+    metrics = [get_metric(name) for name in dict.fromkeys([*defaults, *wanted.qualities])]
+    found = measure_accuracy(ours, theirs, job.source, metrics, options=job.options, progress=job.progress)
     result.add(*found.values())
     result.failures.update(found.failures)
 
@@ -147,14 +136,68 @@ def _defaults(source: DataSource, ours: Runner, theirs: Runner | None) -> list[s
     return names if theirs is not None else [name for name in names if not get_metric(name).needs_baseline]
 
 
-def _add_fresh(job: _Job, feeds: Feeds, result: Measurements) -> None:
-    """Load time and memory; the sessions of this process are closed by now, so that both have the machine."""
-    factories = [job.artefact] if job.baseline is None else [job.artefact, job.baseline]
-    runs = run_fresh(
-        factories, feeds.inputs[0], threads=job.threads, options=job.options, progress=job.progress
+def _feeds(job: _Job, ours: Runner, theirs: Runner | None, result: Measurements) -> Feeds | None:
+    """The inputs of timed inferences; None, and a failure in words, where random ones do not do."""
+    runners = [ours] if theirs is None else [ours, theirs]
+    if job.source is not None:
+        return latency_feeds(runners, job.source, job.options)
+    try:
+        feeds = latency_feeds(runners, None, job.options)
+        for runner in runners:
+            runner.run(feeds.inputs[0])
+    except EdgeqError as error:
+        reason = f"without evaluation data the model would have to run on random inputs: {error}"
+        result.failures.update(dict.fromkeys(_names_of("latency", "load", "memory"), reason))
+        return None
+    result.notes.append(f"Latency and memory are measured on {feeds.origin}: no evaluation data was given.")
+    return feeds
+
+
+def _add_latency(job: _Job, ours: Runner, theirs: Runner | None, feeds: Feeds, result: Measurements) -> None:
+    threads = job.artefact.threads
+    result.add(
+        *measure_latency(ours, theirs, feeds, threads=threads, options=job.options, progress=job.progress)
     )
+
+
+def _add_fresh(job: _Job, feeds: Feeds, result: Measurements) -> None:
+    subjects = [job.artefact] if job.baseline is None else [job.artefact, job.baseline]
+    runs = run_fresh(subjects, feeds.inputs[0], options=job.options, progress=job.progress)
     theirs = runs[1] if job.baseline is not None else None
-    if "load" in job.options.parts:
+    if job.asks("load"):
         result.add(load_time(runs[0], theirs))
-    if "memory" in job.options.parts:
+    if job.asks("memory"):
         result.add(*peak_memory(runs[0], theirs))
+
+
+def _explain_what_is_missing(job: _Job, wanted: _Wanted, result: Measurements) -> None:
+    """A reason for everything that was named and has no value."""
+    for name in wanted.named:
+        if name in result or name in result.failures:
+            continue
+        part = part_of(name)
+        if not job.asks(part):
+            result.failures[name] = f"measuring {part} was switched off"
+        elif part == "accuracy":
+            result.failures[name] = "no evaluation data was given"
+        else:
+            result.failures[name] = "there is no FP32 baseline to compare with"
+
+
+def part_of(metric: str) -> Part:
+    """Which part of the harness measures a metric."""
+    if metric not in RESOURCES:
+        return "accuracy"
+    return _PARTS.get(metric, "latency")
+
+
+def _names_of(*parts: Part) -> list[str]:
+    return [name for name in RESOURCES if part_of(name) in parts]
+
+
+_PARTS: dict[str, Part] = {
+    "size": "size",
+    "load_time": "load",
+    "peak_memory": "memory",
+    "peak_memory_process": "memory",
+}

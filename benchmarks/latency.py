@@ -21,6 +21,7 @@ from edgeq.benchmarks.intervals import Estimate, Statistic, Times, block_bootstr
 from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.options import BenchOptions
+from edgeq.machine import usable_cores
 from edgeq.progress import Progress
 from edgeq.targets.base import Runner
 
@@ -45,7 +46,7 @@ def measure_latency(
     baseline: Runner | None,
     feeds: Feeds,
     *,
-    threads: int,
+    threads: int | None,
     options: BenchOptions,
     progress: Progress,
 ) -> list[Measurement]:
@@ -56,7 +57,7 @@ def measure_latency(
     """
     timing = time_interleaved(artefact, baseline, feeds, options, progress)
     detail = {
-        "threads": threads,
+        "threads": threads or usable_cores(),
         "batch": feeds.batch,
         "inputs": feeds.origin,
         "iterations": int(timing.artefact.size),

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.subject import Subject
 from edgeq.errors import ModelError
 
 
-def measure_size(folder: Path, files: Iterable[str], baseline: Path | None) -> Measurement:
-    """Bytes of ``files`` (relative to ``folder``): the native files, without manifest and report.
-
-    ``baseline`` is the FP32 model: an ``.onnx`` file, which counts with its external data, or a folder.
+def measure_size(subject: Subject, baseline: Subject | None) -> Measurement:
+    """Bytes of the files that ship: native files, without manifest and report.
 
     Raises:
         ModelError: a file is missing.
     """
-    sizes = {name: _bytes(folder / name) for name in sorted(files)}
-    reference = None if baseline is None else sum(map(_bytes, model_files(baseline)))
+    sizes = file_sizes(subject)
+    reference = None if baseline is None else sum(file_sizes(baseline).values())
     info = RESOURCES["size"]
     return Measurement(
         "size", sum(sizes.values()), reference, info.unit, info.higher_is_better, detail={"files": sizes}
     )
 
 
-def model_files(path: Path) -> list[Path]:
-    """The files of a model: the ``.onnx`` file and its external data, or the ONNX models of a folder.
+def file_sizes(subject: Subject) -> dict[str, int]:
+    """Bytes of every file that ships, by name.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: one is missing.
     """
-    if path.is_dir():
-        return sorted({file for model in sorted(path.glob("*.onnx")) for file in model_files(model)})
-    return [path, *(path.parent / name for name in _external_data(path))]
+    path = subject.path
+    if path.suffix != ".onnx" or path.is_dir():
+        return {name: _bytes(path / name) for name in sorted(subject.files)}
+    files = [path, *(path.parent / name for name in _external_data(path))]
+    return {file.name: _bytes(file) for file in files}
 
 
 def _external_data(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.benchmarks.runners import RunnerFactory
+from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import Array
 from edgeq.errors import EdgeqError
 
@@ -45,13 +45,13 @@ def measure_here(request: dict[str, Any]) -> dict[str, Any]:
         ``peak_process``: bytes of the whole process; ``modules``: what loading and running imported.
     """
     _import_all(request["modules"])
-    factory = RunnerFactory(request["target"], Path(request["path"]))
+    subject = Subject(request["target"], Path(request["path"]), threads=request["threads"])
     inputs = load_inputs(Path(request["inputs"]))
     known = set(sys.modules)
     gc.collect()
     before, imports_peak = reset_peak()
     begin = perf_counter()
-    runner = factory.open(request["threads"])
+    runner = subject.open()
     loaded = perf_counter()
     runner.run(inputs)
     ran = perf_counter()
