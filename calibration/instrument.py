@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -43,16 +43,17 @@ class Graph:
 
 @dataclass(frozen=True)
 class Fetches:
-    """What is fetched from the session, and how the asked tensors come from it.
+    """What is fetched from a run, and how the asked tensors come from it.
 
-    ``parts``: asked tensor → fetched tensors that together hold exactly its values. ``once``: those that do
-    not depend on the inputs. All lists are in the order of computation.
+    ``parts``: asked tensor → fetched tensors that together hold exactly its values. ``fetched``: all of them,
+    in the order of computation. ``new_outputs``: those that the model must get as additional outputs.
+    ``once``: those that do not depend on the inputs.
     """
 
     parts: dict[str, tuple[str, ...]]
-    from_inputs: tuple[str, ...]
-    from_session: tuple[str, ...]
-    once: frozenset[str] = field(default_factory=frozenset)
+    fetched: tuple[str, ...]
+    new_outputs: tuple[str, ...]
+    once: tuple[str, ...]
 
     @property
     def sketched(self) -> tuple[str, ...]:
@@ -109,28 +110,26 @@ def plan_fetches(graph: Graph, tensors: Sequence[str], whole: Iterable[str] = ()
     fetched = sorted({p for held in parts.values() for p in held} | whole, key=graph.order.__getitem__)
     return Fetches(
         parts={name: parts[name] for name in tensors},
-        from_inputs=tuple(name for name in fetched if name in graph.inputs),
-        from_session=tuple(name for name in fetched if name not in graph.inputs),
-        once=graph.constants.intersection(fetched),
+        fetched=tuple(fetched),
+        new_outputs=tuple(n for n in fetched if n not in graph.inputs and n not in graph.outputs),
+        once=tuple(n for n in fetched if n in graph.constants),
     )
 
 
-def open_session(
-    model: bytes | Path, graph: Graph, tensors: Iterable[str], threads: int | None
-) -> ort.InferenceSession:
-    """A session of the model that has ``tensors`` as additional outputs.
+def open_session(model: bytes | Path, fetches: Fetches, threads: int) -> ort.InferenceSession:
+    """A session of the model that gives the tensors of ``fetches``.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads
     options.log_severity_level = 4
     if isinstance(model, Path):
         options.add_session_config_entry(_EXTERNAL_FOLDER, str(model.resolve().parent))
     try:
         content = model if isinstance(model, bytes) else model.read_bytes()
-        content += _more_outputs(name for name in tensors if name not in graph.outputs)
+        content += _more_outputs(fetches.new_outputs)
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except RUNTIME_ERRORS as error:
         raise ModelError(

@@ -90,7 +90,8 @@ def _bounds(edges: Floats) -> Floats:
     """Candidates from ascending positive bucket edges: those that are not far too small. At least 0."""
     if edges.size == 0:
         return np.zeros(1)
-    return edges[edges >= edges[-1] * _SMALLEST_SHARE]
+    large: Floats = edges[edges >= edges[-1] * _SMALLEST_SHARE]
+    return large
 
 
 def _thin(bounds: Floats) -> Floats:

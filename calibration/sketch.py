@@ -7,21 +7,26 @@ in which values come does not matter. The exact minimum and maximum are kept bes
 
 from __future__ import annotations
 
+import functools
+import math
 import mmap
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq.calibration.histogram import Histogram, histogram_of
-from edgeq.calibration.kernels import BUCKETS, LANES, Counts, Kernel, Values, numpy_kernel
+from edgeq.calibration.kernels import BUCKETS, LANES, Kernel, Lanes, Values, numpy_kernel
 from edgeq.errors import DataError
+
+Counts = npt.NDArray[np.int64]
 
 _MAGIC: Final = b"EQSK"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<4sHffQQI")  # magic, version, min, max, NaN, Inf, number of filled buckets
+_MOST_PENDING: Final = 2**32 - 1
 _POSITIVE: Final = slice(0x7F80, 0x8000)  # Exponent 255: infinities and NaN.
 _NEGATIVE: Final = slice(0xFF80, 0x10000)
 
@@ -34,10 +39,12 @@ class Sketch:
     float64 beyond float32's range counts as infinite). Subnormals below 1e-40 count as zero in the histogram.
     """
 
-    __slots__ = ("_histogram", "_lanes", "inf", "max", "min", "nan")
+    __slots__ = ("_histogram", "_lanes", "_pending", "_settled", "inf", "max", "min", "nan")
 
     def __init__(self) -> None:
         self._lanes = _lazy_zeros()
+        self._pending = 0  # values in _lanes: they are moved to _settled before a 32-bit counter can overflow
+        self._settled: Counts | None = None
         self._histogram: Histogram | None = None
         self.min = np.inf
         self.max = -np.inf
@@ -47,17 +54,19 @@ class Sketch:
     @property
     def counts(self) -> Counts:
         """The 65,536 counters, indexed by the top 16 bits of a float32 (int64 [65536], a copy)."""
-        return np.asarray(self._lanes.sum(axis=0))
+        recent: Counts = self._lanes.sum(axis=0, dtype=np.int64)
+        return recent if self._settled is None else recent + self._settled
 
     @property
     def count(self) -> int:
         """The number of finite values seen."""
-        return int(self._lanes.sum())
+        return int(self.counts.sum())
 
     @property
     def zeros(self) -> int:
         """The number of zeros seen (of either sign, and subnormals below 1e-40)."""
-        return int(self._lanes[:, 0].sum() + self._lanes[:, 0x8000].sum())
+        counts = self.counts
+        return int(counts[0] + counts[0x8000])
 
     @property
     def non_finite(self) -> int:
@@ -69,21 +78,20 @@ class Sketch:
         values = _flat_float32(array)
         if values.size == 0:
             return
-        self._histogram = None
+        self._make_room(values.size)
         low, high = kernel(values, self._lanes)
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if not (math.isfinite(low) and math.isfinite(high)):
             values = self._set_non_finite_aside(values)
             if values.size == 0:
                 return
-            low, high = values.min(), values.max()
-        self._extend(float(low), float(high))
+            low, high = float(values.min()), float(values.max())
+        self._extend(low, high)
 
     def merge(self, other: Sketch) -> Sketch:
         """A new sketch of everything that both have seen."""
         merged = Sketch()
         for part in (self, other):
-            filled = part._lanes != 0
-            merged._lanes[filled] += part._lanes[filled]
+            merged._settle(part.counts)
             merged._extend(part.min, part.max)
             merged.nan += part.nan
             merged.inf += part.inf
@@ -123,7 +131,9 @@ class Sketch:
         """
         filled, counts, header = _parse(data)
         sketch = cls()
-        sketch._lanes[0, filled] = counts
+        settled = np.zeros(BUCKETS, np.int64)
+        settled[filled] = counts
+        sketch._settle(settled)
         sketch.min, sketch.max, sketch.nan, sketch.inf = header
         return sketch
 
@@ -142,29 +152,38 @@ class Sketch:
         self.min = min(self.min, low) + 0.0  # + 0.0 turns -0.0 into 0.0
         self.max = max(self.max, high) + 0.0
 
+    def _make_room(self, values: int) -> None:
+        self._histogram = None
+        if self._pending + values > _MOST_PENDING:
+            self._settle(self._lanes.sum(axis=0, dtype=np.int64))
+            self._lanes[:] = 0
+            self._pending = 0
+        self._pending += values
+
+    def _settle(self, counts: Counts) -> None:
+        self._settled = counts if self._settled is None else self._settled + counts
+
     def _set_non_finite_aside(self, values: Values) -> Values:
         """Move NaN and infinities from the buckets to the tallies; returns the finite values."""
         self._lanes[:, _POSITIVE] = 0
         self._lanes[:, _NEGATIVE] = 0
         self.nan += int(np.isnan(values).sum())
         self.inf += int(np.isinf(values).sum())
-        return values[np.isfinite(values)]
+        finite: Values = values[np.isfinite(values)]
+        return finite
 
 
-def merge_all(sketches: Iterable[Sketch]) -> Sketch:
-    """One sketch of everything that the ``sketches`` have seen."""
-    merged = Sketch()
-    for sketch in sketches:
-        merged = merged.merge(sketch)
-    return merged
+def merge_all(sketches: Sequence[Sketch]) -> Sketch:
+    """One sketch of everything that the ``sketches`` have seen; of a single one, that very sketch."""
+    return functools.reduce(Sketch.merge, sketches) if sketches else Sketch()
 
 
-def _lazy_zeros() -> Counts:
+def _lazy_zeros() -> Lanes:
     """Zeroed counters of which only the pages that are written take memory (a tensor fills few buckets)."""
-    memory = mmap.mmap(-1, LANES * BUCKETS * 8)
+    memory = mmap.mmap(-1, LANES * BUCKETS * 4)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.int64).reshape(LANES, BUCKETS)
+    return np.frombuffer(memory, np.uint32).reshape(LANES, BUCKETS)
 
 
 def _flat_float32(array: npt.NDArray[Any]) -> Values:
