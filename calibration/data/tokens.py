@@ -12,6 +12,7 @@ from edgeq.errors import DataError, MissingExtraError
 
 # transformers writes 1e30 where a tokenizer has no length limit.
 _NO_LIMIT = 1_000_000
+_SLOW_FILES = ("tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 
 Texts = tuple[str, ...]
 
@@ -85,6 +86,12 @@ class TransformersTokenizer:
     """A Hugging Face folder without ``tokenizer.json``, read by ``transformers``, offline."""
 
     def __init__(self, path: Path) -> None:
+        # Without any of its files transformers would guess a tokenizer from the folder's name.
+        if not any((path / name).is_file() for name in _SLOW_FILES):
+            raise DataError(
+                f"{path} holds no tokenizer.",
+                fix="Give a tokenizer.json or the folder of the Hugging Face model.",
+            )
         try:
             from transformers import AutoTokenizer
         except ImportError as error:
@@ -92,7 +99,7 @@ class TransformersTokenizer:
         self.path = path
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        except Exception as error:  # every tokenizer class fails in its own way on files it cannot read
             first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise DataError(
                 f"{path} holds no tokenizer that can be read: {first}.",
