@@ -18,6 +18,7 @@ from edgeq.compiler.plan import NodePlan
 from edgeq.compiler.quantize.fp16_types import takes_half
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
+from edgeq.compiler.quantize.walk import computes_floats
 from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.errors import UsageError
 from edgeq.progress import Progress, SilentProgress
@@ -78,7 +79,7 @@ class _Precisions:
     def plan(self, node: ir.Node) -> NodePlan:
         name = node.name or ""
         precision, pattern = self.wanted.get(name, ("fp16", ""))
-        if not _has_floats(node):
+        if not computes_floats(node):
             return NodePlan(name, node.op_type, "other", "it computes no floats", False)
         if precision == "fp32":
             reason = f"the override {pattern!r} keeps it in float32"
@@ -108,13 +109,6 @@ class _Precisions:
         if large:
             return f"its constant {large[0]!r} has values beyond {_MAX_HALF:.0f}"
         return None
-
-
-def _has_floats(node: ir.Node) -> bool:
-    values = [*node.inputs, *node.outputs]
-    if any(value is not None and value.dtype in (_FLOAT, _HALF) for value in values):
-        return True
-    return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
 
 
 class _Weights:

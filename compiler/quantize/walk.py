@@ -70,22 +70,24 @@ def quantize_nodes(
 def _decide(
     node: ir.Node, state: Rewriter, handlers: Mapping[Precision, Handlers], precision: Precision, pattern: str
 ) -> Decision:
+    if not computes_floats(node):
+        return Decision("other", "it computes no floats", asked=False)
     if precision == "fp32":
         return Decision("fp32", f"the override {pattern!r} keeps it in float", asked=False)
     handler = handlers[precision].get(node.op_type) if node.domain == "" else None
     if handler is None:
-        return Decision("fp32", _no_handler(node, state.capabilities), asked=bool(pattern))
+        return Decision("fp32", "it has no weights to quantize", asked=bool(pattern))
     decision = handler(node, state)
     if not pattern:
         return decision
     return Decision(decision.precision, f"{decision.reason} (override {pattern!r})", asked=True)
 
 
-def _no_handler(node: ir.Node, capabilities: Capabilities) -> str:
-    known = capabilities.float_reasons.get(node.op_type)
-    if known is not None:
-        return known
-    return "has no weights to quantize"
+def computes_floats(node: ir.Node) -> bool:
+    """Whether a float comes out of ``node`` or of a subgraph of it; unknown types count as floats."""
+    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return True
+    return any(output.dtype is None or output.dtype.is_floating_point() for output in node.outputs)
 
 
 def _check_precisions(

@@ -39,20 +39,27 @@ def session_options(threads: int | None) -> Any:
     return options
 
 
-def open_session(path: Path, options: Any) -> Any:
+def open_session(model: Path | bytes, options: Any, *, name: str = "the model") -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU, without fallback to anything else.
+
+    ``model`` is a file or a serialized model; ``name`` is what errors call the latter.
 
     Raises:
         TargetError: ONNX Runtime cannot load the model.
     """
     import onnxruntime as ort
 
-    if not path.is_file():
-        raise TargetError(f"There is no ONNX model at {path}.", fix="Give the path of an artefact folder.")
+    if isinstance(model, Path):
+        if not model.is_file():
+            raise TargetError(
+                f"There is no ONNX model at {model}.", fix="Give the path of an artefact folder."
+            )
+        name = model.name
+    source = os.fspath(model) if isinstance(model, Path) else model
     try:
-        session = ort.InferenceSession(os.fspath(path), sess_options=options, providers=PROVIDERS)
+        session = ort.InferenceSession(source, sess_options=options, providers=PROVIDERS)
     except Exception as error:  # ORT's exceptions share no base class but Exception
-        raise TargetError(f"ONNX Runtime cannot load {path.name}: {explain(error)}") from error
+        raise TargetError(f"ONNX Runtime cannot load {name}: {explain(error)}") from error
     session.disable_fallback()
     return session
 

@@ -2,42 +2,149 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import onnx
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.targets.base import NodeResult
-from edgeq.targets.onnxruntime.session import open_session, session_options
+from edgeq.targets.onnxruntime.kernels import Kernel, is_kernel_of, kernel_of
+from edgeq.targets.onnxruntime.optimized import OptimizedGraph, optimized_graph
 
-_INT8 = {"QLinearConv", "QGemm", "QLinearMatMul", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+REMOVED = "removed"
+STORED = "int8-weight"
 
-
-def optimized_graph(path: Path) -> ir.Model:
-    """The graph that ONNX Runtime executes for the model at ``path``, weights not read."""
-    with TemporaryDirectory(prefix="edgeq-") as folder:
-        target = Path(folder) / "optimized.onnx"
-        options = session_options(1)
-        options.optimized_model_filepath = str(target)
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "w.bin")
-        open_session(path, options)
-        return ir.from_proto(onnx.load(target, load_external_data=False))
+_HELPERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant"})
+_LAYOUT = _HELPERS | {"ReorderInput", "ReorderOutput", "Cast"}
+_ABSORBED = "optimized away or fused into a neighbour"
 
 
 def verify(path: Path, plan: Plan) -> list[NodeResult]:
-    """One result per planned node."""
-    real = {node.name: node for node in optimized_graph(path).graph.all_nodes() if node.name}
-    return [_result(node, real.get(node.name)) for node in plan.nodes.values()]
+    """One result per planned node of the model at ``path``, in the plan's order.
+
+    ``actual`` is ``fp32``, ``fp16``, ``int8``, ``int4``, ``other`` (no floats involved), ``int8-weight``
+    (float arithmetic on weights that the file holds in INT8) or ``removed`` (no kernel of its own).
+
+    Raises:
+        TargetError: ONNX Runtime cannot load the model.
+    """
+    lookup = _Lookup(optimized_graph(path), plan)
+    return [lookup.result(node) for node in plan.nodes.values()]
 
 
-def _result(planned: NodePlan, real: ir.Node | None) -> NodeResult:
-    if real is None:
-        return NodeResult(
-            planned.name, planned.op_type, planned.precision, "removed", "", planned.reason, planned.asked
-        )
-    actual = "int8" if real.op_type in _INT8 else "fp32"
+def inspect(path: Path) -> list[NodeResult]:
+    """The same for a model without a plan: ``planned`` is empty, nothing counts as missed."""
+    graph = optimized_graph(path)
+    nodes = [node for node in graph.original if node.op_type not in _HELPERS]
+    plan = Plan(nodes={n.name or "": NodePlan(n.name or "", n.op_type, "other", "", False) for n in nodes})
+    lookup = _Lookup(graph, plan)
+    found = [lookup.result(node) for node in plan.nodes.values()]
+    return [NodeResult(r.name, r.op_type, "", r.actual, r.kernel, r.reason) for r in found]
+
+
+class _Lookup:
+    """Finds the optimized node that does the work of a planned one."""
+
+    def __init__(self, graph: OptimizedGraph, plan: Plan) -> None:
+        self._planned = frozenset(plan.nodes)
+        self._by_name = {node.name or "": node for node in graph.original}
+        self._running: dict[ir.Node, list[ir.Node]] = {}
+        for node, origins in graph.origins.items():
+            for origin in origins:
+                self._running.setdefault(origin, []).append(node)
+
+    def result(self, plan: NodePlan) -> NodeResult:
+        node = self._by_name.get(plan.name)
+        if node is None:
+            return _result(plan, Kernel(REMOVED, ""), "compiled away")
+        group = list(self._group(node))
+        running = [found for member in group for found in self._running.get(member, [])]
+        kernel = self._kernel(plan, node, running)
+        if kernel is None and all(_constant(value) for value in node.inputs if value is not None):
+            return _result(plan, Kernel(REMOVED, ""), "folded into a constant when the model loads")
+        if kernel is None:
+            return _result(plan, *self._neighbour(plan, node))
+        if kernel.precision == "fp32" and plan.precision == "int8" and _expanded(node):
+            return _result(plan, Kernel(STORED, f"{kernel.name}, fp32 arithmetic"), "")
+        return _result(plan, kernel, _runtime_reason(plan, kernel))
+
+    def _group(self, node: ir.Node) -> Iterator[ir.Node]:
+        """``node`` and the nodes before it that no plan names: what it was rewritten to."""
+        seen, waiting = {node}, [node]
+        while waiting:
+            current = waiting.pop()
+            yield current
+            for producer in current.predecessors():
+                if producer not in seen and (producer.name or "") not in self._planned:
+                    seen.add(producer)
+                    waiting.append(producer)
+
+    def _kernel(self, plan: NodePlan, node: ir.Node, running: list[ir.Node]) -> Kernel | None:
+        """The kernel of the planned op, else whatever carries the node's own name."""
+        own = [found for found in running if is_kernel_of(plan.op_type, found)]
+        if own:
+            return min((kernel_of(found) for found in own), key=_rank)
+        direct = [found for found in self._running.get(node, []) if found.op_type not in _LAYOUT]
+        return kernel_of(direct[0]) if direct else None
+
+    def _neighbour(self, plan: NodePlan, node: ir.Node) -> tuple[Kernel, str]:
+        """A node without a kernel of its own: the one that took it over, after it or before it."""
+        for other in _near(node):
+            for found in self._running.get(other, []):
+                if is_kernel_of(plan.op_type, found) and plan.op_type == node.op_type:
+                    return kernel_of(found), f"fused with {other.op_type} {other.name!r}"
+        for other in _near(node):
+            for found in self._running.get(other, []):
+                if found.op_type not in _LAYOUT:
+                    return Kernel(REMOVED, ""), f"{_ABSORBED} ({found.op_type})"
+        return Kernel(REMOVED, ""), _ABSORBED
+
+
+def _near(node: ir.Node, depth: int = 4) -> Iterable[ir.Node]:
+    """Readers of what ``node`` writes, then writers of what it reads, nearest first."""
+    for step in (ir.Node.successors, ir.Node.predecessors):
+        front: list[ir.Node] = [node]
+        for _ in range(depth):
+            front = [other for current in front for other in step(current)]
+            yield from front
+
+
+def _rank(kernel: Kernel) -> int:
+    return ("int4", "int8", "fp16", "fp32", "other").index(kernel.precision)
+
+
+def _expanded(node: ir.Node) -> bool:
+    """Whether a weight of ``node`` is int8 in the file and made float by constant arithmetic."""
+    return any(_from_int8(value) for value in node.inputs if value is not None)
+
+
+def _from_int8(value: ir.Value) -> bool:
+    producer = value.producer()
+    if producer is None or producer.op_type not in ("Mul", "Cast", "Transpose"):
+        tensor = value.const_value
+        return producer is None and tensor is not None and tensor.dtype == ir.DataType.INT8
+    sources = [source for source in producer.inputs if source is not None]
+    return any(_from_int8(source) for source in sources) and all(_constant(source) for source in sources)
+
+
+def _constant(value: ir.Value) -> bool:
+    producer = value.producer()
+    if producer is None:
+        return value.is_initializer()
+    return all(_constant(source) for source in producer.inputs if source is not None)
+
+
+def _runtime_reason(plan: NodePlan, kernel: Kernel) -> str:
+    if plan.precision in ("int8", "int4") and kernel.precision in ("fp32", "fp16"):
+        return f"ONNX Runtime found no {plan.precision} kernel for it and runs it between dequantizations"
+    if plan.precision == "fp16" and kernel.precision == "fp32":
+        return "ONNX Runtime CPU has no fp16 kernel for it and casts around it"
+    return ""
+
+
+def _result(plan: NodePlan, kernel: Kernel, found: str) -> NodeResult:
+    reason = "; ".join(part for part in (plan.reason, found) if part)
     return NodeResult(
-        planned.name, planned.op_type, planned.precision, actual, real.op_type, planned.reason, planned.asked
+        plan.name, plan.op_type, plan.precision, kernel.precision, kernel.name, reason, plan.asked
     )
