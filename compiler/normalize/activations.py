@@ -1,6 +1,6 @@
 """Decomposed activations become their operators, recognized by what they compute.
 
-Exporters write Gelu, HardSwish and the others in many shapes (0.5 before or after, Div or Mul, Clip or Relu6).
+Exporters write Gelu, HardSwish and the others in many ways (0.5 before or after, Div or Mul, Clip or Relu6).
 Instead of one pattern for each, a group of elementwise nodes with a single input is evaluated in float64 on
 sample points and compared with the known activations.
 
@@ -23,7 +23,6 @@ from edgeq.compiler.normalize.editing import (
     add_constant,
     array,
     is_constant,
-    nodes,
     remove_if_unused,
     replace_node,
 )
@@ -156,7 +155,9 @@ def _broadcasts_into(constant: ir.Value, source: ir.Value) -> bool:
 
 def _on_samples(group: _Group) -> Array | None:
     """The group's output on ``SAMPLES``: [samples, *broadcast shape of the constants]."""
-    ranks = [len(v.shape) for n in group.members for v in n.inputs if is_constant(v) and v and v.shape is not None]
+    ranks = [
+        len(v.shape) for n in group.members for v in n.inputs if is_constant(v) and v and v.shape is not None
+    ]
     source = SAMPLES.reshape([-1] + [1] * max(ranks, default=0))
     values: dict[ir.Value, Array] = {group.source: source}
     with np.errstate(all="ignore"):
@@ -183,7 +184,9 @@ def _replace(model: ir.Model, group: _Group, found: Activation) -> None:
     dtype = group.source.dtype
     assert dtype is not None
     extra = [
-        None if content is None else add_constant(model, content.astype(dtype.numpy()), f"{root.name}/{index}")
+        None
+        if content is None
+        else add_constant(model, content.astype(dtype.numpy()), f"{root.name}/{index}")
         for index, content in enumerate(found.inputs, start=1)
     ]
     replace_node(root, ir.node(found.op_type, [group.source, *extra], attributes=dict(found.attributes)))

@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.compiler.normalize.editing import add_constant, get_input, insert_before, replace_value, set_input
+from edgeq.compiler.normalize.editing import (
+    add_constant,
+    get_input,
+    get_int,
+    get_string,
+    insert_before,
+    replace_value,
+    set_input,
+)
 from edgeq.errors import ModelError
 
 Adapter = Callable[[ir.Model, ir.Node], None]
@@ -88,7 +96,7 @@ def _topk_10(model: ir.Model, node: ir.Node) -> None:
 
 
 def _dropout_12(model: ir.Model, node: ir.Node) -> None:
-    """Dropout-7 and -10 only infer. Their mask, of another type in each opset, is read by nothing in practice."""
+    """Dropout-7 and -10 only infer. Their mask has another type in each opset and is not kept."""
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         raise _refuse(node, "its mask output is used")
     _take(node, "ratio")
@@ -121,7 +129,7 @@ def _resize_11(model: ir.Model, node: ir.Node) -> None:
     node.op_type = "Resize"
     set_input(node, 2, node.inputs[1])
     set_input(node, 1, None)
-    mode = node.attributes.get_string("mode", "nearest")
+    mode = get_string(node, "mode", "nearest")
     node.attributes["coordinate_transformation_mode"] = ir.AttrString(
         "coordinate_transformation_mode", "asymmetric"
     )
@@ -143,7 +151,7 @@ def _scatter_11(model: ir.Model, node: ir.Node) -> None:
 
 def _softmax_13(model: ir.Model, node: ir.Node) -> None:
     """Softmax-1 and -11 flatten to 2-D at ``axis`` (default 1) and normalize over all later dimensions."""
-    axis = node.attributes.get_int("axis", 1)
+    axis = get_int(node, "axis", 1)
     source = node.inputs[0]
     assert source is not None
     shape = source.shape
@@ -191,14 +199,14 @@ def _dft_20(model: ir.Model, node: ir.Node) -> None:
 
 
 def _grid_sample_20(model: ir.Model, node: ir.Node) -> None:
-    mode = node.attributes.get_string("mode", "bilinear")
+    mode = get_string(node, "mode", "bilinear")
     renamed = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
     node.attributes["mode"] = ir.AttrString("mode", renamed)
 
 
 def _group_normalization_21(model: ir.Model, node: ir.Node) -> None:
     """Scale and bias were per group; now they are per channel."""
-    source, groups = node.inputs[0], node.attributes.get_int("num_groups", 0)
+    source, groups = node.inputs[0], get_int(node, "num_groups", 0)
     channels = None if source is None or source.shape is None else source.shape[1]
     if not isinstance(channels, int):
         raise _refuse(node, "the number of its channels is not known")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeq.compiler.normalize.editing import array, is_op
+from edgeq.compiler.normalize.editing import array, get_float, get_int, is_op
 
 Channels = npt.NDArray[np.float64]
 
@@ -54,13 +54,13 @@ def affine_of(node: ir.Node, value: ir.Value, *, channels: int, axis: int, rank:
 
 def _batch_normalization(node: ir.Node, value: ir.Value, channels: int) -> Affine | None:
     """ONNX operator BatchNormalization, inference: (x - mean) / sqrt(var + epsilon) · scale + bias."""
-    if node.inputs[0] is not value or node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
+    if node.inputs[0] is not value or get_int(node, "training_mode", 0) or len(node.outputs) > 1:
         return None
     contents = [array(v) for v in node.inputs[1:5]]
     if any(c is None or c.size != channels for c in contents):
         return None
     gamma, beta, mean, variance = (np.asarray(c, np.float64).reshape(-1) for c in contents)
-    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    epsilon = get_float(node, "epsilon", 1e-5)
     with np.errstate(all="ignore"):
         scale = gamma / np.sqrt(variance + epsilon)
         return Affine(scale, beta - mean * scale)

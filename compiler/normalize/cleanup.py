@@ -11,6 +11,7 @@ from onnx_ir.passes.common import CommonSubexpressionEliminationPass, RemoveUnus
 from edgeq.compiler.normalize.editing import (
     array,
     get_input,
+    get_ints,
     integers,
     is_constant,
     is_op,
@@ -30,12 +31,13 @@ _RANDOM = frozenset(
 class RemoveNoOpsPass(ir.passes.InPlacePass):
     """Let the readers of a node that passes its input on read that input.
 
-    Requires: canonical constants, inferred shapes. Ensures: an Identity is left only between a graph output and
-    a graph input, a constant, a value of an outer graph, or another output.
+    Requires: canonical constants, inferred shapes. Ensures: an Identity is left only between a graph output
+    and a graph input, a constant, a value of an outer graph, or another output.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        return ir.passes.PassResult(model, any([_bypass(node) for node in nodes(model)]))
+        count = sum(_bypass(node) for node in nodes(model))
+        return ir.passes.PassResult(model, bool(count))
 
 
 def _bypass(node: ir.Node) -> bool:
@@ -81,7 +83,7 @@ def _cast(node: ir.Node) -> bool:
 
 
 def _transpose(node: ir.Node) -> bool:
-    perm = node.attributes.get_ints("perm")
+    perm = get_ints(node, "perm")
     return perm is not None and list(perm) == list(range(len(perm)))
 
 
@@ -164,11 +166,23 @@ class RemoveUnusedPass(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = RemoveUnusedNodesPass()(model).modified
+        if _release(model):
+            modified = RemoveUnusedNodesPass()(model).modified or modified
         used = {node.domain for node in nodes(model)} | {""}
         for domain in set(model.opset_imports) - used:
             del model.opset_imports[domain]
             modified = True
         return ir.passes.PassResult(model, modified)
+
+
+def _release(model: ir.Model) -> bool:
+    """Disconnect nodes of subgraphs that went with their If or Loop: they still count as readers."""
+    alive = set(nodes(model))
+    values = [*model.graph.inputs, *model.graph.initializers.values(), *(v for n in alive for v in n.outputs)]
+    stale = [use for value in values for use in value.uses() if use.node not in alive]
+    for use in stale:
+        use.node.replace_input_with(use.idx, None)
+    return bool(stale)
 
 
 class MergeEqualNodesPass(ir.passes.InPlacePass):

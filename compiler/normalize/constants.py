@@ -12,15 +12,18 @@ from onnx_ir.passes.common import (
     RemoveInitializersFromInputsPass,
 )
 
+from edgeq.calibration.types import Array
+from edgeq.compiler.normalize.editing import dims
+
 # Tensors of the same type and shape are compared in full only when their first elements agree.
 _SAMPLE = 256
 _CHUNK = 1 << 22
 
 
 class CanonicalConstantsPass(ir.passes.InPlacePass):
-    """Constant nodes, initializers that are inputs and initializers of subgraphs become main-graph initializers.
+    """Constant nodes, initializers that are inputs or belong to a subgraph become main-graph initializers.
 
-    Requires: unique value names, no functions. Ensures: a Constant node is left only where it is a graph output.
+    Requires: unique value names, no functions. Ensures: a Constant node is left only as a graph output.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -33,7 +36,7 @@ class CanonicalConstantsPass(ir.passes.InPlacePass):
         for value in model.graph.initializers.values():
             if value.const_value is not None:
                 value.type = ir.TensorType(value.const_value.dtype)
-                value.shape = ir.Shape(value.const_value.shape)
+                value.shape = ir.Shape(dims(value.const_value))
         return ir.passes.PassResult(model, modified)
 
 
@@ -47,7 +50,7 @@ class DeduplicateConstantsPass(ir.passes.InPlacePass):
         groups: dict[object, list[ir.Value]] = {}
         for value in model.graph.initializers.values():
             if not value.is_graph_output() and value.const_value is not None:
-                groups.setdefault((value.const_value.dtype, tuple(value.const_value.shape)), []).append(value)
+                groups.setdefault((value.const_value.dtype, dims(value.const_value)), []).append(value)
         merged = sum(_merge(model, group) for group in groups.values() if len(group) > 1)
         return ir.passes.PassResult(model, bool(merged))
 
@@ -69,11 +72,11 @@ def _merge(model: ir.Model, group: Iterable[ir.Value]) -> int:
     return count
 
 
-def _flat(value: ir.Value) -> np.ndarray:  # type: ignore[type-arg]
+def _flat(value: ir.Value) -> Array:
     assert value.const_value is not None
     return np.ascontiguousarray(value.const_value.numpy()).reshape(-1)
 
 
-def _same_bytes(a: np.ndarray, b: np.ndarray) -> bool:  # type: ignore[type-arg]
+def _same_bytes(a: Array, b: Array) -> bool:
     starts = range(0, a.size, _CHUNK)
     return all(a[i : i + _CHUNK].tobytes() == b[i : i + _CHUNK].tobytes() for i in starts)

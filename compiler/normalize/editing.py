@@ -55,12 +55,39 @@ def scalar(value: ir.Value | None) -> float | None:
 def integers(value: ir.Value | None) -> list[int] | None:
     """The content of a small integer constant."""
     content = array(value)
-    return None if content is None or content.dtype.kind not in "iu" else [int(i) for i in content.reshape(-1)]
+    return (
+        None if content is None or content.dtype.kind not in "iu" else [int(i) for i in content.reshape(-1)]
+    )
 
 
 def get_input(node: ir.Node, index: int) -> ir.Value | None:
     """Input ``index`` or None when it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def get_int(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute."""
+    return int(node.attributes[name].as_int()) if name in node.attributes else default
+
+
+def get_ints(node: ir.Node, name: str) -> list[int] | None:
+    """A list of integers, None when it is left out."""
+    return list(node.attributes[name].as_ints()) if name in node.attributes else None
+
+
+def get_float(node: ir.Node, name: str, default: float) -> float:
+    """A floating-point attribute."""
+    return float(node.attributes[name].as_float()) if name in node.attributes else default
+
+
+def get_string(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute."""
+    return str(node.attributes[name].as_string()) if name in node.attributes else default
+
+
+def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The shape of a constant as numbers."""
+    return tuple(int(d) for d in tensor.shape.numpy())
 
 
 def other_input(node: ir.Node, value: ir.Value) -> ir.Value | None:
@@ -89,7 +116,9 @@ def add_constant(model: ir.Model, content: Array, hint: str) -> ir.Value:
         count += 1
         name = f"{hint}_{count}"
     tensor = ir.Tensor(np.ascontiguousarray(content).reshape(np.shape(content)), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    value = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(dims(tensor)), const_value=tensor
+    )
     model.graph.register_initializer(value)
     return value
 
@@ -141,7 +170,9 @@ def replace_node(node: ir.Node, new: ir.Node) -> None:
     graph.remove(node, safe=True)
 
 
-def insert_before(node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object) -> ir.Value:
+def insert_before(
+    node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: object
+) -> ir.Value:
     """A new node in front of ``node``; its first output."""
     assert node.graph is not None
     new = ir.node(op_type, inputs, attributes=attributes)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.types import Array
+from edgeq.compiler.normalize.editing import get_float
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -54,12 +55,12 @@ def _clip(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
 
 
 def _hard_sigmoid(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
-    alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    alpha, beta = get_float(node, "alpha", 0.2), get_float(node, "beta", 0.5)
     return None if inputs[0] is None else np.clip(alpha * inputs[0] + beta, 0, 1)
 
 
 def _leaky_relu(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
-    alpha = node.attributes.get_float("alpha", 0.01)
+    alpha = get_float(node, "alpha", 0.01)
     return None if inputs[0] is None else np.where(inputs[0] < 0, alpha * inputs[0], inputs[0])
 
 

@@ -1,4 +1,4 @@
-"""BatchNormalization, and Add, Sub, Mul, Div by constants per channel, go into the linear layer beside them."""
+"""BatchNormalization and Add, Sub, Mul, Div by constants per channel go into the linear layer beside them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from collections import Counter
 import numpy as np
 import onnx_ir as ir
 
+from edgeq.calibration.types import Array
 from edgeq.compiler.normalize.affine import Affine, affine_of
 from edgeq.compiler.normalize.editing import (
     array,
+    get_float,
+    get_int,
+    get_ints,
+    get_string,
     is_op,
     nodes,
     only_user,
@@ -23,8 +28,8 @@ from edgeq.compiler.normalize.linear import Linear, bias_of, linear_of, scale_ou
 class FoldAffinePass(ir.passes.InPlacePass):
     """Fold an affine node into the layer before it, or into the convolution or Gemm after it.
 
-    After: y = s·(W·x + b) + t is W' = s·W, b' = s·b + t. Before: W·(s·x + t) is W' = W·s, b' = b + ΣW·t, for a
-    convolution with t ≠ 0 only without padding, because padding adds zeros after the shift.
+    After: y = s·(W·x + b) + t is W' = s·W, b' = s·b + t. Before: W·(s·x + t) is W' = W·s, b' = b + ΣW·t,
+    for a convolution with t ≠ 0 only without padding, because padding adds zeros after the shift.
     Requires: canonical constants, inferred shapes. Computed in float64, stored in the weight's dtype.
     """
 
@@ -79,7 +84,7 @@ class FoldAffinePass(ir.passes.InPlacePass):
 def _before(layer: Linear, maker: ir.Node) -> tuple[Affine | None, ir.Value | None]:
     """The affine map of the node in front of the layer, and the value that it maps."""
     weight = array(layer.node.inputs[1])
-    if weight is None or not is_op(layer.node, "Conv", "Gemm") or layer.node.attributes.get_int("transA", 0):
+    if weight is None or not is_op(layer.node, "Conv", "Gemm") or get_int(layer.node, "transA", 0):
         return None, None
     channels = _input_channels(layer, weight.shape)
     for value in maker.inputs[:2]:
@@ -93,15 +98,15 @@ def _before(layer: Linear, maker: ir.Node) -> tuple[Affine | None, ir.Value | No
 
 def _input_channels(layer: Linear, shape: tuple[int, ...]) -> int:
     if layer.node.op_type == "Gemm":
-        return shape[1 if layer.node.attributes.get_int("transB", 0) else 0]
-    return shape[1] * layer.node.attributes.get_int("group", 1)
+        return shape[1 if get_int(layer.node, "transB", 0) else 0]
+    return shape[1] * get_int(layer.node, "group", 1)
 
 
 def _accepts(layer: Linear, affine: Affine) -> bool:
     if layer.node.op_type == "Gemm" or affine.only_scales:
         return True
-    pads = layer.node.attributes.get_ints("pads") or ()
-    return not any(pads) and layer.node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    pads = get_ints(layer.node, "pads") or ()
+    return not any(pads) and get_string(layer.node, "auto_pad", "NOTSET") in ("NOTSET", "VALID")
 
 
 def _absorb(model: ir.Model, layer: Linear, affine: Affine) -> None:
@@ -115,20 +120,20 @@ def _absorb(model: ir.Model, layer: Linear, affine: Affine) -> None:
         set_weight(model, layer.node, (exact * scale).astype(weight.dtype))
 
 
-def _along_inputs(layer: Linear, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:  # type: ignore[type-arg]
+def _along_inputs(layer: Linear, values: Array, shape: tuple[int, ...]) -> Array:
     """Per input channel → broadcastable to the weight."""
     if layer.node.op_type == "Gemm":
-        return values.reshape((1, -1) if layer.node.attributes.get_int("transB", 0) else (-1, 1))
+        return values.reshape((1, -1) if get_int(layer.node, "transB", 0) else (-1, 1))
     # Conv weight [out, in / group, …]: the outputs of group g read the inputs of group g.
-    group = layer.node.attributes.get_int("group", 1)
+    group = get_int(layer.node, "group", 1)
     rows = np.repeat(values.reshape(group, -1), shape[0] // group, axis=0)
     return rows.reshape([shape[0], shape[1]] + [1] * (len(shape) - 2))
 
 
-def _sum_over_inputs(layer: Linear, products: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _sum_over_inputs(layer: Linear, products: Array) -> np.ndarray:
     if layer.node.op_type == "Gemm":
-        alpha = layer.node.attributes.get_float("alpha", 1.0)
-        sums: np.ndarray = products.sum(axis=1 if layer.node.attributes.get_int("transB", 0) else 0)  # type: ignore[type-arg]
+        alpha = get_float(layer.node, "alpha", 1.0)
+        sums: Array = products.sum(axis=1 if get_int(layer.node, "transB", 0) else 0)
         return alpha * sums
     return np.asarray(products.sum(axis=tuple(range(1, products.ndim))))
 
@@ -164,4 +169,3 @@ def _to_gemm(model: ir.Model, layer: Linear) -> bool:
     set_bias(model, layer, affine.shift)
     replace_value(add.outputs[0], output)
     return remove_if_unused(add)
-

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from edgeq.calibration.types import Array
-from edgeq.compiler.normalize.editing import add_constant, is_constant
+from edgeq.compiler.normalize.editing import add_constant, dims, is_constant
 
 # Elements of a folded tensor that is larger than the constants that disappear with it.
 SIZE_LIMIT = 1 << 14
@@ -59,7 +59,6 @@ class FoldConstantsPass(ir.passes.InPlacePass):
     Requires: canonical constants, inferred shapes. Ensures: no tensor above ``SIZE_LIMIT`` elements is made
     unless constants at least as large disappear with it, so the model does not grow.
     """
-
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
@@ -159,7 +158,7 @@ def _used_outputs(node: ir.Node) -> list[ir.Value]:
 def _size(value: ir.Value) -> int | None:
     if value.shape is None or not value.shape.is_static():
         return None
-    return math.prod(int(d) for d in value.shape)  # type: ignore[arg-type]
+    return math.prod([d for d in value.shape if isinstance(d, int)])
 
 
 def _evaluate(
@@ -191,7 +190,7 @@ def _run(model: ir.Model, chosen: Sequence[ir.Node], frontier: Sequence[ir.Value
         assert value.const_value is not None
         name = f"c{len(feeds)}"
         tensor = value.const_value
-        copies[value] = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape))
+        copies[value] = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(dims(tensor)))
         feeds[name] = np.asarray(tensor.numpy())
         return copies[value]
 
@@ -206,7 +205,11 @@ def _run(model: ir.Model, chosen: Sequence[ir.Node], frontier: Sequence[ir.Value
         fresh.append(new)
     given = [v for v in copies.values() if v.producer() is None]
     graph = ir.Graph(
-        given, [copies[v] for v in frontier], nodes=fresh, opset_imports={"": model.opset_imports[""]}, name="fold"
+        given,
+        [copies[v] for v in frontier],
+        nodes=fresh,
+        opset_imports={"": model.opset_imports[""]},
+        name="fold",
     )
     return _session(ir.Model(graph, ir_version=model.ir_version)).run(None, feeds)  # type: ignore[no-any-return]
 

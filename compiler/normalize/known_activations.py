@@ -65,7 +65,10 @@ def _with_parameters(x: Array, y: Array) -> Iterator[Candidate]:
         # 1/6 and 0.2 as float32 say them, not with the noise of the samples.
         alpha, beta = round(slope, 7), round(float(y[zero]), 7)
         alpha = 1 / 6 if abs(alpha - 1 / 6) < 1e-6 else alpha
-        yield Activation("HardSigmoid", {"alpha": alpha, "beta": beta}), lambda v: np.clip(alpha * v + beta, 0, 1)
+        yield (
+            Activation("HardSigmoid", {"alpha": alpha, "beta": beta}),
+            lambda v: np.clip(alpha * v + beta, 0, 1),
+        )
     leak = _slope_below_zero(x, y).item()
     if 0 < abs(leak) < 1:
         yield Activation("LeakyRelu", {"alpha": leak}), lambda v: np.where(v < 0, leak * v, v)
@@ -92,8 +95,8 @@ def _sigmoid(x: Array) -> Array:
 
 def _gelu(x: Array) -> Array:
     """Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016."""
-    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+    return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
 
 
 def _gelu_tanh(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))

@@ -10,7 +10,17 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.normalize.affine import Channels
-from edgeq.compiler.normalize.editing import FLOATS, add_constant, array, get_input, is_constant, is_op, set_input
+from edgeq.compiler.normalize.editing import (
+    FLOATS,
+    add_constant,
+    array,
+    get_float,
+    get_input,
+    get_int,
+    is_constant,
+    is_op,
+    set_input,
+)
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -52,12 +62,12 @@ def _conv(node: ir.Node, shape: list[int]) -> Linear | None:
 
 
 def _conv_transpose(node: ir.Node, shape: list[int]) -> Linear | None:
-    group = node.attributes.get_int("group", 1)
+    group = get_int(node, "group", 1)
     return Linear(node, shape[1] * group, 1, len(shape)) if len(shape) > 2 else None
 
 
 def _gemm(node: ir.Node, shape: list[int]) -> Linear | None:
-    return Linear(node, shape[0 if node.attributes.get_int("transB", 0) else 1], 1, 2)
+    return Linear(node, shape[0 if get_int(node, "transB", 0) else 1], 1, 2)
 
 
 def _matmul(node: ir.Node, shape: list[int]) -> Linear | None:
@@ -82,7 +92,7 @@ def bias_of(layer: Linear) -> Channels:
     content = None if bias is None else _bias(layer.node, bias)
     if content is None:
         return np.zeros(layer.channels)
-    beta = layer.node.attributes.get_float("beta", 1.0) if layer.node.op_type == "Gemm" else 1.0
+    beta = get_float(layer.node, "beta", 1.0) if layer.node.op_type == "Gemm" else 1.0
     return np.broadcast_to(content.astype(np.float64) * beta, (layer.channels,)).copy()
 
 
@@ -109,10 +119,10 @@ def _along_outputs(layer: Linear, weight: Array, scale: Channels) -> Array:
         return scale.reshape([-1] + [1] * (weight.ndim - 1))
     if layer.node.op_type == "ConvTranspose":
         # Weight [in, out / group, …]: the inputs of group g have the outputs of group g.
-        group = layer.node.attributes.get_int("group", 1)
+        group = get_int(layer.node, "group", 1)
         rows = np.repeat(scale.reshape(group, -1), weight.shape[0] // group, axis=0)
         return rows.reshape([weight.shape[0], weight.shape[1]] + [1] * (weight.ndim - 2))
-    if layer.node.op_type == "Gemm" and layer.node.attributes.get_int("transB", 0):
+    if layer.node.op_type == "Gemm" and get_int(layer.node, "transB", 0):
         return scale.reshape(-1, 1)
     return scale.reshape(1, -1)
 

@@ -14,7 +14,11 @@ class RemoveMetadataPass(ir.passes.InPlacePass):
         for graph in model.graphs():
             graph.doc_string = None
             graph.metadata_props.clear()
-            for value in [*graph.inputs, *graph.initializers.values(), *(v for n in graph for v in n.outputs)]:
+            for value in [
+                *graph.inputs,
+                *graph.initializers.values(),
+                *(v for n in graph for v in n.outputs),
+            ]:
                 value.doc_string = None
                 value.metadata_props.clear()
         for node in nodes(model):

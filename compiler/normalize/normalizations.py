@@ -17,6 +17,7 @@ from edgeq.compiler.normalize.editing import (
     add_constant,
     array,
     get_input,
+    get_int,
     integers,
     is_op,
     nodes,
@@ -180,7 +181,7 @@ def _squared(value: ir.Value | None) -> ir.Value | None:
 def _last_dims(reduce: ir.Node) -> int | None:
     """How many last dimensions a ReduceMean averages, keeping them; None when it is not that."""
     axes, value = integers(get_input(reduce, 1)), reduce.inputs[0]
-    if axes is None or not axes or not reduce.attributes.get_int("keepdims", 1):
+    if axes is None or not axes or not get_int(reduce, "keepdims", 1):
         return None
     if value is None or value.shape is None:
         return len(axes) if sorted(axes) == list(range(-len(axes), 0)) else None
@@ -190,7 +191,7 @@ def _last_dims(reduce: ir.Node) -> int | None:
 
 
 def _centered(sub: ir.Node, dims: int) -> ir.Value | None:
-    """x of ``x - mean(x)``."""
+    """The x of ``x - mean(x)``."""
     mean = producer(sub.inputs[1], "ReduceMean")
     if mean is None or mean.inputs[0] is not sub.inputs[0] or _last_dims(mean) != dims:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedFunctionsPass, TopologicalSortPass
+from onnx_ir.passes.common import InlinePass, TopologicalSortPass
 
 from edgeq.compiler.model import Model
 from edgeq.compiler.normalize.activations import FuseActivationsPass
@@ -43,10 +43,11 @@ class Normalized:
 def normalize(model: Model) -> Normalized:
     """Return ``model`` in canonical form; ``model`` itself is not changed and shares its weights.
 
-    Canonical: opset 21 (or the model's own up to 24; 23 when it has RMSNormalization), no functions, constants
-    as initializers of the main graph, unique names, inferred types and shapes, constants and shape arithmetic
-    folded, affine operations and padding inside the layers, decomposed operators fused. Inputs and outputs keep
-    names, order, types and shapes. The same model gives the same bytes, and a normalized one does not change.
+    Canonical: opset 21 (or the model's own up to 24; 23 when it has RMSNormalization), no functions,
+    constants as initializers of the main graph, unique names, inferred types and shapes, constants and shape
+    arithmetic folded, affine operations and padding inside the layers, decomposed operators fused. Inputs and
+    outputs keep names, order, types and shapes. The same model gives the same bytes, and a normalized one
+    does not change.
 
     Raises:
         ModelError: the model cannot be brought to the canonical opset.
@@ -68,7 +69,6 @@ def normalize(model: Model) -> Normalized:
 def _canonical_form() -> list[ir.passes.PassBase]:
     """One form of constants, one opset, no functions."""
     return [
-        RemoveUnusedFunctionsPass(),
         InlinePass(),
         UniqueNamesPass(),
         CanonicalConstantsPass(),

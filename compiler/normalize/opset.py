@@ -1,9 +1,9 @@
 """Bring a model to the canonical opset.
 
-onnx's own converter (C++) sends the whole model through protobuf, renames nodes and gets Upsample, Resize-10,
-Hardmax and GroupNormalization wrong (measured); onnxscript's starts at opset 18. So the adapters are here, one
-per operator whose meaning changed between opset 7 and 21, and a test checks against the operator schemas that
-none is missing.
+onnx's own converter (C++) sends the whole model through protobuf and gets Upsample, Resize-10, Hardmax and
+GroupNormalization wrong (measured); onnxscript's starts at opset 18. So the adapters are here, one for each
+operator whose meaning changed between opset 7 and 21. A test checks against the operator schemas that none is
+missing.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ import onnx_ir as ir
 
 from edgeq.compiler.normalize.editing import (
     get_input,
+    get_int,
+    get_ints,
+    get_string,
     integers,
     is_op,
     nodes,
@@ -31,7 +34,7 @@ class ExplicitPadsPass(ir.passes.InPlacePass):
 
 
 def _make_explicit(node: ir.Node) -> bool:
-    mode = node.attributes.get_string("auto_pad", "NOTSET")
+    mode = get_string(node, "auto_pad", "NOTSET")
     kernel = _kernel(node)
     if "auto_pad" not in node.attributes or kernel is None:
         return False
@@ -48,19 +51,19 @@ def _make_explicit(node: ir.Node) -> bool:
 
 def _kernel(node: ir.Node) -> list[int] | None:
     """The extent of the kernel per spatial axis, dilation included."""
-    kernel = node.attributes.get_ints("kernel_shape")
+    kernel = get_ints(node, "kernel_shape")
     if kernel is None and node.op_type == "Conv":
         weight = node.inputs[1]
-        dims = None if weight is None or weight.shape is None else weight.shape[2:]
-        kernel = [d for d in dims if isinstance(d, int)] if dims is not None else None
+        shape = None if weight is None else weight.shape
+        kernel = None if shape is None else [d for d in shape[2:] if isinstance(d, int)]
     if kernel is None:
         return None
-    dilations = node.attributes.get_ints("dilations") or [1] * len(kernel)
+    dilations = get_ints(node, "dilations") or [1] * len(kernel)
     return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
 
 
 def _same_pads(node: ir.Node, kernel: list[int], mode: str) -> list[int] | None:
-    strides = node.attributes.get_ints("strides") or [1] * len(kernel)
+    strides = get_ints(node, "strides") or [1] * len(kernel)
     shape = None if node.inputs[0] is None else node.inputs[0].shape
     sizes = [None] * len(kernel) if shape is None else list(shape[2:])
     before, after = [], []
@@ -99,15 +102,15 @@ class FoldPadPass(ir.passes.InPlacePass):
 
 def _fold(node: ir.Node, pad: ir.Node) -> bool:
     spatial = _spatial_pads(pad)
-    own = list(node.attributes.get_ints("pads") or [])
+    own = list(get_ints(node, "pads") or [])
     if spatial is None or "auto_pad" in node.attributes:
         return False
     if node.op_type == "AveragePool":
-        counted = node.attributes.get_int("count_include_pad", 0) or not any(own)
+        counted = get_int(node, "count_include_pad", 0) or not any(own)
         kernel = _kernel(node) or []
         # ONNX Runtime refuses pads as large as the kernel.
         too_large = any(p >= k for p, k in zip(spatial, kernel * 2, strict=False))
-        if not counted or node.attributes.get_int("ceil_mode", 0) or too_large:
+        if not counted or get_int(node, "ceil_mode", 0) or too_large:
             return False
         node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
     total = [a + b for a, b in zip(own or [0] * len(spatial), spatial, strict=True)]
@@ -120,7 +123,7 @@ def _fold(node: ir.Node, pad: ir.Node) -> bool:
 def _spatial_pads(pad: ir.Node) -> list[int] | None:
     """Zeros added to the spatial axes alone: begins, then ends; None for any other Pad."""
     value, source, pads = get_input(pad, 2), pad.inputs[0], integers(pad.inputs[1])
-    if pad.attributes.get_string("mode", "constant") != "constant" or (value is not None and scalar(value) != 0):
+    if get_string(pad, "mode", "constant") != "constant" or (value is not None and scalar(value) != 0):
         return None
     if pads is None or source is None or source.shape is None:
         return None

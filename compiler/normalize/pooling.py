@@ -10,6 +10,8 @@ import onnx_ir as ir
 from edgeq.compiler.normalize.editing import (
     add_constant,
     get_input,
+    get_int,
+    get_ints,
     insert_before,
     integers,
     is_op,
@@ -49,9 +51,9 @@ def _is_full_pool(node: ir.Node) -> bool:
     if not is_op(node, "AveragePool") or "auto_pad" in node.attributes:
         return False
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    kernel = node.attributes.get_ints("kernel_shape")
-    dilations = node.attributes.get_ints("dilations") or [1]
-    if shape is None or kernel is None or any(node.attributes.get_ints("pads") or []) or set(dilations) != {1}:
+    kernel = get_ints(node, "kernel_shape")
+    dilations = get_ints(node, "dilations") or [1]
+    if shape is None or kernel is None or any(get_ints(node, "pads") or []) or set(dilations) != {1}:
         return False
     return tuple(shape[2:]) == tuple(kernel)
 
@@ -59,7 +61,7 @@ def _is_full_pool(node: ir.Node) -> bool:
 def _replace(model: ir.Model, node: ir.Node) -> None:
     source = node.inputs[0]
     assert source is not None
-    if node.op_type != "ReduceMean" or node.attributes.get_int("keepdims", 1):
+    if node.op_type != "ReduceMean" or get_int(node, "keepdims", 1):
         replace_node(node, ir.node("GlobalAveragePool", [source]))
         return
     pooled = insert_before(node, "GlobalAveragePool", [source])

@@ -7,7 +7,15 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.compiler.normalize.editing import add_constant, integers, is_op, nodes, producer, remove_if_unused
+from edgeq.compiler.normalize.editing import (
+    add_constant,
+    get_ints,
+    integers,
+    is_op,
+    nodes,
+    producer,
+    remove_if_unused,
+)
 
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 # Dtypes whose every value the other can hold: a Cast in between changes nothing for a further Cast.
@@ -55,8 +63,8 @@ def _read_instead(node: ir.Node, first: ir.Node) -> int:
 
 def _merge_transposes(node: ir.Node) -> int:
     first = producer(node.inputs[0], "Transpose")
-    inner = None if first is None else first.attributes.get_ints("perm")
-    outer = node.attributes.get_ints("perm")
+    inner = None if first is None else get_ints(first, "perm")
+    outer = get_ints(node, "perm")
     if first is None or inner is None or outer is None:
         return 0
     node.attributes["perm"] = ir.AttrInt64s("perm", [inner[axis] for axis in outer])

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.compiler.normalize.editing import add_constant, get_input, integers, is_constant, is_op, nodes
+from edgeq.compiler.normalize.editing import (
+    add_constant,
+    get_input,
+    get_int,
+    integers,
+    is_constant,
+    is_op,
+    nodes,
+)
 from edgeq.compiler.normalize.symbolic import (
     Element,
     Elements,
@@ -26,8 +34,8 @@ _TO_THE_END = np.iinfo(np.int64).max
 class FoldShapesPass(ir.passes.InPlacePass):
     """Compute what can be computed from dimensions, known or named.
 
-    Requires: canonical constants, shapes that were inferred (not just declared). Ensures: a shape tensor whose
-    content is known is an initializer; a Reshape that copies dimensions has a constant target.
+    Requires: canonical constants, shapes that were inferred (not just declared). Ensures: a shape tensor
+    whose content is known is an initializer; a Reshape that copies dimensions has a constant target.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -58,7 +66,7 @@ def _known_tensors(model: ir.Model, values: Values) -> int:
 
 def _reshape(model: ir.Model, node: ir.Node, values: Values) -> int:
     target = elements_of(node.inputs[1], values)
-    if is_constant(node.inputs[1]) or target is None or node.attributes.get_int("allowzero", 0):
+    if is_constant(node.inputs[1]) or target is None or get_int(node, "allowzero", 0):
         return 0
     dims = dimensions(node.inputs[0])
     content = reshape_target(target, dims or ())
@@ -69,7 +77,7 @@ def _reshape(model: ir.Model, node: ir.Node, values: Values) -> int:
 
 
 def reshape_target(target: Elements, dims: Elements) -> list[int] | None:
-    """``target`` with 0 where the input's dimension is copied and -1 for at most one other unknown element."""
+    """``target`` with 0 where a dimension of the input is copied and -1 for at most one unknown element."""
     result = [_copied(i, element, dims) for i, element in enumerate(target)]
     if -1 in result and None in result:
         result = _solve(target, dims, result)

@@ -11,7 +11,7 @@ from edgeq.compiler.normalize.editing import nodes
 
 
 class InferShapesPass(ir.passes.InPlacePass):
-    """Infer types and shapes from the graph inputs on, believing nothing that the file says about other values.
+    """Infer types and shapes from the graph inputs on, believing nothing that the file says of other values.
 
     Exporters write wrong shapes for inner values and outputs (a fixed batch, say), and constants are computed
     from shapes. Weights do not go through protobuf.
@@ -29,7 +29,7 @@ class InferShapesPass(ir.passes.InPlacePass):
 
 @dataclass(frozen=True)
 class Declared:
-    """What a model says about its values before normalizing: by position for outputs, by name for the others."""
+    """What a model says about its values: by position for outputs, by name for the others."""
 
     outputs: list[tuple[ir.TypeProtocol | None, ir.Shape | None]]
     inner: dict[str, ir.Shape]
@@ -42,7 +42,7 @@ def declared_shapes(model: ir.Model) -> Declared:
 
 
 def restore_declared(model: ir.Model, declared: Declared) -> None:
-    """Give graph outputs the type and shape that they had; elsewhere use them only where nothing was inferred."""
+    """Give graph outputs their old type and shape; elsewhere use the old ones where nothing was inferred."""
     for node in nodes(model):
         for value in node.outputs:
             if value.shape is None and value.name in declared.inner:

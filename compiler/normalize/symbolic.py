@@ -8,7 +8,7 @@ from typing import cast
 
 import onnx_ir as ir
 
-from edgeq.compiler.normalize.editing import get_input, integers, nodes
+from edgeq.compiler.normalize.editing import get_input, get_int, integers, nodes
 
 # A number, a named expression of input dimensions, or None when nothing is known.
 Element = int | ir.SymbolicDim | None
@@ -137,7 +137,7 @@ def _shape(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
     if dims is None:
         return None
     end = node.attributes["end"].as_int() if "end" in node.attributes else None
-    return dims[node.attributes.get_int("start", 0) : end]
+    return dims[get_int(node, "start", 0) : end]
 
 
 def _size(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
