@@ -17,9 +17,13 @@ from typing import Any
 
 from edgeq.errors import ModelError
 
-# Shape expressions as torch.export writes them: symbols, numbers and calls of functions; no attributes,
-# strings, subscripts or underscored names, through which Python code could be reached.
-_EXPRESSION = re.compile(r"(?:[A-Za-z][A-Za-z0-9]*|\d+(?:\.\d+)?|[-+*/%(),<>=!&|~ ])*")
+# Shape expressions as torch.export writes them (sympy's srepr), which sympy evaluates as Python: classes may
+# be called (they begin with a capital letter), functions may not; strings are plain names; no attributes, no
+# subscripts, no double underscores.
+_EXPRESSION = re.compile(
+    r"(?!.*__)(?:\b[A-Z]\w*\b|\b[a-z]\w*\b(?!\s*\()|'[A-Za-z]\w*'|\b\d+(?:\.\d+)?\b|[-+*/%(),<>=!&|~ ])*",
+    re.ASCII,
+)
 
 
 def checked(path: Path) -> None:
@@ -53,7 +57,7 @@ def _check_names(path: Path, names: list[str]) -> None:
         )
     if not any("models/" in name for name in names):
         raise ModelError(
-            f"{path} holds no exported program.",
+            f"{path} holds no exported program, or it is truncated.",
             fix="Write it with torch.export.save of PyTorch 2.9 or later, not with torch.save.",
         )
 
