@@ -1,0 +1,131 @@
+"""A check as one table for people."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from edgeq.benchmarks.measurement import Measurement, Measurements
+from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.units import format_difference, format_value
+from edgeq.check import CheckResult, Outcome
+from edgeq.cli.tables import mark, missed_table, note_lines, result_notes
+
+
+def check_view(
+    result: CheckResult, said: Iterable[str], written: Sequence[Path], *, debug: bool = False
+) -> RenderableType:
+    """One row for each target, then what was missed, failed or is worth knowing."""
+    parts: list[RenderableType] = [_table(result)]
+    problems = [line for outcome in result.outcomes for line in _problem_lines(outcome, debug)]
+    if problems:
+        parts.append(Padding(Group(*problems), (1, 0, 0, 0)))
+    parts += [line for outcome in result.outcomes for line in _missed_lines(outcome)]
+    notes = note_lines(_notes(result), said)
+    if notes is not None:
+        parts.append(Padding(notes, (1, 0, 0, 0)))
+    parts.append(Padding(Group(*_closing(result, written)), (1, 0, 0, 0)))
+    return Group(*parts)
+
+
+def _table(result: CheckResult) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("", "target", "size", "speedup", "accuracy", "budgets"):
+        table.add_column(title, overflow="fold")
+    for outcome in result.outcomes:
+        table.add_row(mark(outcome.passed), _name(outcome, result), *_cells(outcome))
+    return table
+
+
+def _name(outcome: Outcome, result: CheckResult) -> str:
+    """The target is named only where the file has several."""
+    several = len({other.entry.target for other in result.outcomes}) > 1
+    return f"{outcome.entry.name} {outcome.entry.target}" if several else outcome.entry.name
+
+
+def _cells(outcome: Outcome) -> tuple[str, str, str, str]:
+    """Size, speedup, accuracy and kept budgets, each a few characters."""
+    if outcome.result is None:
+        return "", "", "", "error"
+    found, verdicts = outcome.result.measurements, outcome.result.verdicts
+    kept = f"{sum(v.passed for v in verdicts)} of {len(verdicts)} kept" if verdicts else "none set"
+    return _size(found), _speedup(found), _accuracy(found), kept
+
+
+def _size(found: Measurements) -> str:
+    measured = found.get("size")
+    if measured is None:
+        return ""
+    text = format_value(measured.value, measured.unit)
+    return text if measured.ratio is None else f"{text} ({measured.ratio:.0%})"
+
+
+def _speedup(found: Measurements) -> str:
+    measured = found.get("speedup")
+    return "" if measured is None else format_value(measured.value, measured.unit)
+
+
+def _accuracy(found: Measurements) -> str:
+    """The first quality that was measured, and its difference to FP32."""
+    qualities = [metric for metric in found if metric not in RESOURCES]
+    return _quality(found[qualities[0]]) if qualities else ""
+
+
+def _quality(measured: Measurement) -> str:
+    text = f"{measured.metric} {format_value(measured.value, measured.unit)}"
+    if measured.difference is None:
+        return text
+    return f"{text} ({format_difference(measured.difference, measured.unit).removesuffix(' points')})"
+
+
+def _problems(outcome: Outcome) -> list[str]:
+    """Why a target did not pass, in sentences."""
+    if outcome.error is not None:
+        return [str(outcome.error)]
+    return [] if outcome.result is None else [v.sentence for v in outcome.result.verdicts if not v.passed]
+
+
+def _problem_lines(outcome: Outcome, debug: bool) -> list[Text]:
+    lines = [
+        Text.assemble((f"{outcome.entry.name}: ", "bold red"), sentence) for sentence in _problems(outcome)
+    ]
+    if debug and outcome.error is not None:
+        lines.append(Text("".join(traceback.format_exception(outcome.error))))
+    return lines
+
+
+def _missed_lines(outcome: Outcome) -> list[RenderableType]:
+    missed = outcome.missed_nodes
+    if not missed:
+        return []
+    title = f"{outcome.entry.name}: {len(missed)} planned node(s) run in float instead:"
+    return [Text(title, style="yellow"), missed_table(missed)]
+
+
+def _notes(result: CheckResult) -> list[str]:
+    """Each note once, with the targets that it is about."""
+    names: dict[str, list[str]] = {}
+    for outcome in result.outcomes:
+        for note in [] if outcome.result is None else result_notes(outcome.result):
+            names.setdefault(note, []).append(outcome.entry.name)
+    everywhere = len(result.outcomes)
+    return [note if len(who) == everywhere else f"{', '.join(who)}: {note}" for note, who in names.items()]
+
+
+def _closing(result: CheckResult, written: Sequence[Path]) -> list[Text]:
+    lines = [
+        Text.assemble(("artefact  ", "bold"), str(outcome.result.folder))
+        for outcome in result.outcomes
+        if outcome.result is not None
+    ]
+    headline = result.gate.headline()
+    lines.append(
+        Text(headline[:1].upper() + headline[1:], style="bold green" if result.passed else "bold red")
+    )
+    return lines + [Text.assemble(("report    ", "bold"), str(path)) for path in written]

@@ -1,0 +1,242 @@
+"""``edgeq compile``: one model for one target, measured and judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeq.cli.options import (
+    DATA,
+    MEASUREMENT,
+    OUTPUT,
+    QUANTIZATION,
+    BudgetOption,
+    DataOption,
+    EvaluationOption,
+    MaxLengthOption,
+    MeasureOption,
+    MetricOption,
+    PreprocessOption,
+    QuickFlag,
+    ThreadsOption,
+    TokenizerOption,
+    bench_options_from,
+    data_options_from,
+    preprocessing_from,
+)
+from edgeq.cli.terminal import DebugFlag, JsonFlag, QuietFlag, session
+from edgeq.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgeq.compiler.recipe import Recipe
+
+# Field of the recipe → the option that sets it, for messages.
+_SPELLED = {"symmetric_weights": "--asymmetric", "overrides": "--exclude/--override"}
+
+
+def compile_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="An .onnx file, a .pt2 exported program, module:factory of a torch model, or a local "
+            "Hugging Face folder."
+        ),
+    ],
+    scheme: Annotated[
+        str,
+        typer.Option(
+            "--scheme",
+            "-s",
+            help="fp32, fp16, int8-static (needs calibration data), int8-dynamic, int8-weight, int4-weight.",
+        ),
+    ],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="What to compile for (see: edgeq targets).")
+    ] = "onnxruntime",
+    task: Annotated[
+        str | None, typer.Option("--task", help="Task of a Hugging Face model, where its files do not tell.")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            metavar="DATA",
+            rich_help_panel=DATA,
+            help="Representative samples for static schemes; the same forms as --evaluation.",
+        ),
+    ] = None,
+    evaluation: EvaluationOption = None,
+    preprocess: PreprocessOption = None,
+    tokenizer: TokenizerOption = None,
+    max_length: MaxLengthOption = None,
+    data_option: DataOption = None,
+    range_method: Annotated[
+        str | None,
+        typer.Option(
+            "--range-method",
+            metavar="METHOD",
+            rich_help_panel=QUANTIZATION,
+            help="How activation ranges are chosen: auto, minmax, percentile, entropy or mse.",
+        ),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option("--percentile", rich_help_panel=QUANTIZATION, help="For --range-method percentile."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--calibration-samples", min=1, rich_help_panel=QUANTIZATION, help="Calibration samples used."
+        ),
+    ] = None,
+    block_size: Annotated[
+        int | None,
+        typer.Option(
+            "--block-size",
+            rich_help_panel=QUANTIZATION,
+            help="Weights that share a scale in int4-weight: 16, 32, 64, 128 or 256.",
+        ),
+    ] = None,
+    asymmetric: Annotated[
+        bool,
+        typer.Option("--asymmetric", rich_help_panel=QUANTIZATION, help="int4-weight with zero points."),
+    ] = False,
+    accuracy_level: Annotated[
+        int | None,
+        typer.Option(
+            "--accuracy-level",
+            rich_help_panel=QUANTIZATION,
+            help="int4-weight kernels: 0 computes in float, 4 with int8 activations (faster).",
+        ),
+    ] = None,
+    no_bias_correction: Annotated[
+        bool,
+        typer.Option(
+            "--no-bias-correction",
+            rich_help_panel=QUANTIZATION,
+            help="int8-static without correcting biases.",
+        ),
+    ] = False,
+    saturating: Annotated[
+        bool,
+        typer.Option(
+            "--allow-saturation",
+            rich_help_panel=QUANTIZATION,
+            help="int8-static for CPUs with VNNI or dot product only: full weight range, which saturates on "
+            "others.",
+        ),
+    ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="NODE",
+            rich_help_panel=QUANTIZATION,
+            help="Keep nodes in float: a glob on names, or op:Type. Repeatable.",
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            metavar="NODE=PRECISION",
+            rich_help_panel=QUANTIZATION,
+            help="Precision of some nodes: 'op:Gemm=int8'. Repeatable; the last match wins.",
+        ),
+    ] = None,
+    budget: BudgetOption = None,
+    metric: MetricOption = None,
+    threads: ThreadsOption = None,
+    no_bench: Annotated[
+        bool,
+        typer.Option(
+            "--no-bench",
+            rich_help_panel=MEASUREMENT,
+            help="Measure nothing; budgets are refused then.",
+        ),
+    ] = False,
+    quick: QuickFlag = False,
+    measure: MeasureOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            rich_help_panel=OUTPUT,
+            help="The artefact folder is PATH-TARGET; without it build/MODEL-TARGET.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", rich_help_panel=OUTPUT, help="Replace an artefact that is there.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            rich_help_panel=QUANTIZATION,
+            help="Fail when a node that the scheme wants quantized is not.",
+        ),
+    ] = False,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Compile MODEL for a target, measure the artefact against FP32 and judge it by its budgets."""
+    with session(json=json, quiet=quiet, debug=debug) as terminal:
+        given = {
+            "range_method": range_method,
+            "percentile": percentile,
+            "calibration_samples": samples,
+            "block_size": block_size,
+            "symmetric_weights": False if asymmetric else None,
+            "accuracy_level": accuracy_level,
+            "bias_correction": False if no_bias_correction else None,
+            "saturation_safe": False if saturating else None,
+        }
+        recipe = _recipe(scheme, given, exclude or [], override or [])
+        preprocessing = preprocessing_from(preprocess)
+        data_options = data_options_from(data_option, tokenizer, max_length)
+        options = None if no_bench else bench_options_from(quick, measure)
+        if no_bench and (quick or measure):
+            raise UsageError("--no-bench measures nothing.", fix="Leave out --quick and --measure.")
+
+        import edgeq
+        from edgeq.cli.results import show_result
+
+        with terminal.progress() as progress:
+            result = edgeq.compile(
+                model,
+                target=target,
+                recipe=recipe,
+                calibration=calibration,
+                evaluation=evaluation,
+                preprocessing=preprocessing,
+                data_options=data_options,
+                budgets=budget or (),
+                metrics=metric or (),
+                output=output,
+                force=force,
+                strict=strict,
+                threads=threads,
+                bench=options,
+                task=task,
+                progress=progress,
+            )
+        show_result(terminal, result)
+
+
+def _recipe(scheme: str, given: dict[str, Any], exclude: list[str], override: list[str]) -> Recipe:
+    from edgeq.recipes import exclusions, make_recipe, parse_override
+
+    fields = {name: value for name, value in given.items() if value is not None}
+    overrides = (*exclusions(exclude), *(parse_override(text) for text in override))
+    if overrides:
+        fields["overrides"] = overrides
+    return make_recipe(scheme, fields, where="edgeq compile", spelled=_spelled)
+
+
+def _spelled(field: str) -> str:
+    return _SPELLED.get(field, "--" + field.replace("_", "-"))
