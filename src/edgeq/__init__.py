@@ -1,5 +1,55 @@
-"""edgeq: one model, every edge target, inside your budgets, with the proof."""
+"""edgeq: one model, every edge target, inside your budgets, with the proof.
+
+import edgeq
+result = edgeq.compile("model.onnx", scheme="int8-static", calibration="images/", evaluation="images/",
+                       budgets=["size <= 100MB", "top1 >= 99%"])
+result.passed, result.folder, result.measurements["top1"]
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgeq.api import bench, compile
+    from edgeq.benchmarks.options import BenchOptions
+    from edgeq.calibration.data import DataOptions
+    from edgeq.calibration.preprocess import Preprocessing
+    from edgeq.compiler.recipe import Override, Recipe
+    from edgeq.errors import EdgeqError
+    from edgeq.result import CompileResult
+
+__all__ = [
+    "BenchOptions",
+    "CompileResult",
+    "DataOptions",
+    "EdgeqError",
+    "Override",
+    "Preprocessing",
+    "Recipe",
+    "__version__",
+    "bench",
+    "compile",
+]
+
+# Imported when first used: the command line answers --help without loading ONNX Runtime or numba.
+_HOME = {
+    "BenchOptions": "edgeq.benchmarks.options",
+    "CompileResult": "edgeq.result",
+    "DataOptions": "edgeq.calibration.data",
+    "EdgeqError": "edgeq.errors",
+    "Override": "edgeq.compiler.recipe",
+    "Preprocessing": "edgeq.calibration.preprocess",
+    "Recipe": "edgeq.compiler.recipe",
+    "bench": "edgeq.api",
+    "compile": "edgeq.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'edgeq' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

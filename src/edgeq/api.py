@@ -1,0 +1,240 @@
+"""The Python API: compile a model for a target and prove it, or measure an artefact again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from edgeq.artefact import artefact_folder, check_output
+from edgeq.benchmarks.budgets import Budget, parse_budget
+from edgeq.benchmarks.options import BenchOptions
+from edgeq.calibration.data import DataOptions
+from edgeq.calibration.preprocess import Preprocessing
+from edgeq.calibration.types import DataSource, TensorSpec
+from edgeq.compiler.load import load
+from edgeq.compiler.model import Model
+from edgeq.compiler.pipeline import Compiled, compile_model
+from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_scheme, missing_calibration
+from edgeq.compiler.recipe import SCHEMES, Recipe, Scheme
+from edgeq.errors import TargetError, UsageError
+from edgeq.machine import library_versions, this_machine
+from edgeq.manifest import Manifest, file_entries, verify_files
+from edgeq.progress import Progress, SilentProgress
+from edgeq.proof import Proof, find_baseline, result, write
+from edgeq.result import CompileResult
+from edgeq.sources import DataOpener
+from edgeq.targets.base import Target
+from edgeq.targets.registry import get_target
+
+# How thoroughly an artefact is measured when nobody says.
+DEFAULT_BENCH = BenchOptions()
+
+
+def compile(
+    model: Any,
+    *,
+    target: str = "onnxruntime",
+    scheme: str | None = None,
+    recipe: Recipe | None = None,
+    calibration: Any = None,
+    evaluation: Any = None,
+    preprocessing: Preprocessing | str | None = None,
+    data_options: DataOptions | None = None,
+    budgets: Sequence[str | Budget] = (),
+    metrics: Sequence[str] = (),
+    output: Path | str | None = None,
+    force: bool = False,
+    strict: bool = False,
+    threads: int | None = None,
+    bench: BenchOptions | None = DEFAULT_BENCH,
+    example_inputs: Any = None,
+    task: str | None = None,
+    progress: Progress | None = None,
+) -> CompileResult:
+    """Compile ``model`` for ``target`` and measure the artefact against its FP32 original.
+
+    Args:
+        model: an ONNX path, a torch module, ``module:factory``, a ``.pt2`` path or a Hugging Face folder.
+        target: name of a target, see :func:`edgeq.targets.registry.target_names`.
+        scheme: ``fp32 fp16 int8-static int8-dynamic int8-weight int4-weight``; or give a whole ``recipe``.
+        recipe: scheme, range method and overrides as one value.
+        calibration: data for static schemes: a path, ``module:callable``, arrays by input name, …
+        evaluation: labelled (or unlabelled) data for the accuracy metrics, in any of the same forms.
+        preprocessing: of images and arrays; a preset's name or ``field=value`` words.
+        data_options: how to read the data where its form does not tell.
+        budgets: such as ``"size <= 100MB"``, ``"top1 >= 99%"``.
+        metrics: what to measure on the evaluation data; by default what task and budgets ask for.
+        output: prefix of the artefact folder ``<output>-<target>``; by default ``build/<model's name>``.
+        force: replace an artefact that is already there.
+        strict: refuse an artefact in which a node that was asked to be quantized runs in float.
+        threads: of the runtime; by default every core that this process may use.
+        bench: how long to measure; None measures nothing (budgets are then refused).
+        example_inputs: for a torch module: the inputs of one forward.
+        task: for a Hugging Face folder, where its configuration does not tell.
+        progress: receives progress and notes.
+
+    Returns:
+        The artefact's folder, manifest, measurements and verdicts. A missed budget is a verdict, no error.
+
+    Raises:
+        UsageError: an unknown target, scheme, metric or budget; an output that exists.
+        ModelError: the model cannot be read or would change its results.
+        DataError: data that is missing or cannot be used.
+        TargetError: the target cannot do it.
+    """
+    progress = progress or SilentProgress()
+    chosen = get_target(target)
+    wanted = _recipe(scheme, recipe)
+    gate = _budgets(budgets, bench)
+    check_scheme(wanted.scheme, chosen.capabilities())
+    _check_ready(chosen)
+    if wanted.scheme in NEEDS_CALIBRATION and calibration is None:
+        raise missing_calibration(wanted.scheme)
+    place = artefact_path(model, target, output)
+    check_output(place, force=force)
+
+    original = load(model, example_inputs=example_inputs, task=task, progress=progress)
+    data = DataOpener(original.inputs, original.source, preprocessing, data_options)
+    calibrating = data.open(calibration)
+    proof = None
+    if bench is not None:
+        proof = Proof(data.open(evaluation), tuple(metrics) or None, gate, threads, bench)
+        proof.check(original.outputs)
+
+    with artefact_folder(place, force=force) as folder:
+        compiled = compile_model(
+            original,
+            chosen,
+            wanted,
+            calibrating,
+            folder,
+            strict=strict,
+            threads=threads,
+            progress=progress,
+        )
+        manifest = _manifest(original, target, wanted, calibrating, compiled, folder)
+        if proof is not None:
+            manifest = proof.measured(manifest, folder, original, progress)
+        write(manifest, folder)
+    return result(place, manifest)
+
+
+def bench(
+    folder: Path | str,
+    *,
+    baseline: Any = None,
+    evaluation: Any = None,
+    preprocessing: Preprocessing | str | None = None,
+    data_options: DataOptions | None = None,
+    budgets: Sequence[str | Budget] = (),
+    metrics: Sequence[str] = (),
+    threads: int | None = None,
+    options: BenchOptions | None = None,
+    progress: Progress | None = None,
+) -> CompileResult:
+    """Measure an artefact again: latency, memory, size, and accuracy when data is given.
+
+    The FP32 baseline is the model that the artefact was compiled from, found where the manifest says and
+    checked by its SHA-256, or ``baseline``. Without one, only the artefact is measured, which the notes say.
+    The artefact's manifest and report get the new numbers.
+
+    Raises:
+        EdgeqError: as :func:`compile`; ModelError when the artefact's files are not the ones it was made of.
+    """
+    progress = progress or SilentProgress()
+    options = options or DEFAULT_BENCH
+    place = Path(folder)
+    manifest = Manifest.read(place)
+    verify_files(manifest, place)
+    gate = _budgets(budgets, options)
+    chosen = get_target(manifest.target)
+    _check_ready(chosen)
+    original, note = find_baseline(manifest.source, baseline, progress)
+    inputs, outputs = _signature(chosen, place, threads)
+    data = DataOpener(inputs, manifest.source, preprocessing, data_options)
+    proof = Proof(data.open(evaluation), tuple(metrics) or None, gate, threads, options)
+    proof.check(outputs)
+    manifest = proof.measured(manifest, place, original, progress, *([note] if note else []))
+    write(manifest, place)
+    return result(place, manifest)
+
+
+def artefact_path(model: Any, target: str, output: Path | str | None) -> Path:
+    """The artefact folder ``<output>-<target>``, by default ``build/<model's name>-<target>``."""
+    if output is None:
+        output = Path("build") / _stem(model)
+    output = Path(output)
+    return output.with_name(f"{output.name}-{target}")
+
+
+def _stem(model: Any) -> str:
+    if not isinstance(model, (str, Path)):
+        return type(model).__name__.lower()
+    text = str(model)
+    if ":" in text and not Path(text).exists():
+        return text.rsplit(":", 1)[0].rsplit(".", 1)[-1] + "-" + text.rsplit(":", 1)[1]
+    path = Path(text)
+    return path.resolve().name if path.is_dir() else path.stem
+
+
+def _recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
+    if recipe is None and scheme is None:
+        raise UsageError("No scheme was given.", fix=f"Choose one of: {', '.join(SCHEMES)}.")
+    if scheme is not None and scheme not in SCHEMES:
+        raise UsageError(f"Unknown scheme {scheme!r}.", fix=f"Known schemes: {', '.join(SCHEMES)}.")
+    if recipe is None:
+        return Recipe(scheme=cast(Scheme, scheme))
+    if scheme is not None and scheme != recipe.scheme:
+        raise UsageError(
+            f"Scheme {scheme!r} and a recipe of scheme {recipe.scheme!r} were both given.", fix="Give one."
+        )
+    return recipe
+
+
+def _budgets(budgets: Sequence[str | Budget], options: BenchOptions | None) -> tuple[Budget, ...]:
+    parsed = tuple(parse_budget(b) if isinstance(b, str) else b for b in budgets)
+    if parsed and options is None:
+        raise UsageError(
+            "Budgets were given and measuring is switched off.", fix="Drop the budgets, or measure."
+        )
+    return parsed
+
+
+def _check_ready(target: Target) -> None:
+    found = target.availability()
+    if not found.ready:
+        fix = f"Make it ready with: {found.fix}" if found.fix else None
+        raise TargetError(f"Target {target.name!r} is not ready here: {found.detail}.", fix=fix)
+
+
+def _manifest(
+    original: Model,
+    target: str,
+    recipe: Recipe,
+    calibration: DataSource | None,
+    compiled: Compiled,
+    folder: Path,
+) -> Manifest:
+    return Manifest(
+        target=target,
+        source=original.source,
+        recipe=recipe,
+        calibration=None if calibration is None else calibration.describe(),
+        files=file_entries(folder, compiled.build.files),
+        libraries=library_versions(),
+        machine=this_machine(),
+        nodes=compiled.nodes,
+        load_hints=compiled.build.load_hints,
+        notes=compiled.notes,
+    )
+
+
+def _signature(
+    target: Target, folder: Path, threads: int | None
+) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    runner = target.runner(folder, threads=threads)
+    try:
+        return runner.inputs, runner.outputs
+    finally:
+        runner.close()

@@ -1,0 +1,128 @@
+"""Measuring an artefact beside its FP32 baseline, and writing down what was found."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.benchmarks.budgets import Budget
+from edgeq.benchmarks.harness import measure
+from edgeq.benchmarks.measurement import Measurements
+from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metrics import get_metric
+from edgeq.benchmarks.options import BenchOptions
+from edgeq.benchmarks.subject import Subject
+from edgeq.benchmarks.verdicts import judge
+from edgeq.calibration.types import DataSource, TensorSpec
+from edgeq.compiler.load import load
+from edgeq.compiler.model import Model, Source, save
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.machine import this_machine
+from edgeq.manifest import REPORT_FILE, Manifest, Measured
+from edgeq.progress import Progress
+from edgeq.report import write_report
+from edgeq.result import CompileResult
+from edgeq.targets.registry import get_target
+
+BASELINE_TARGET = "onnxruntime"
+BASELINE_FILE = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is to be measured and judged, and how."""
+
+    evaluation: DataSource | None
+    metrics: tuple[str, ...] | None
+    budgets: tuple[Budget, ...]
+    threads: int | None
+    options: BenchOptions
+
+    def check(self, outputs: Sequence[TensorSpec]) -> None:
+        """Refuse metrics that make no sense for the data, before any work.
+
+        Raises:
+            UsageError: an unknown metric, one that does not fit the task, or one without data.
+        """
+        named = [*(self.metrics or ()), *(b.metric for b in self.budgets)]
+        for name in dict.fromkeys(named):
+            if name in RESOURCES:
+                continue
+            if self.evaluation is None:
+                raise UsageError(
+                    f"Metric {name!r} needs evaluation data and none was given.",
+                    fix="Give it with --evaluation (evaluation= in Python).",
+                )
+            get_metric(name).check(self.evaluation, outputs)
+
+    def measured(
+        self, manifest: Manifest, folder: Path, original: Model | None, progress: Progress, *notes: str
+    ) -> Manifest:
+        """``manifest`` with a new ``measured`` section for the artefact in ``folder``.
+
+        Raises:
+            EdgeqError: see :func:`edgeq.benchmarks.harness.measure`.
+        """
+        artefact = Subject(manifest.target, folder, tuple(f.path for f in manifest.files), self.threads)
+        with _baseline(original, self.threads) as baseline:
+            found = measure(
+                artefact,
+                baseline,
+                source=self.evaluation,
+                metrics=self.metrics,
+                budgets=self.budgets,
+                options=self.options,
+                progress=progress,
+            )
+        found.notes.extend(notes)
+        section = Measured.of(
+            found,
+            judge(self.budgets, found),
+            machine=this_machine(),
+            options={**self.options.to_json(), "threads": self.threads},
+            evaluation=None if self.evaluation is None else self.evaluation.describe(),
+            runner=get_target(manifest.target).runner_kind(),
+        )
+        return manifest.model_copy(update={"measured": section})
+
+
+@contextmanager
+def _baseline(original: Model | None, threads: int | None) -> Iterator[Subject | None]:
+    """The FP32 original in a folder of its own, for as long as it is measured."""
+    if original is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="edgeq-baseline-") as folder:
+        files = save(original, Path(folder) / BASELINE_FILE)
+        yield Subject(BASELINE_TARGET, Path(folder), tuple(f.name for f in files), threads)
+
+
+def find_baseline(source: Source, given: Any, progress: Progress) -> tuple[Model | None, str | None]:
+    """The FP32 original of an artefact, or None and the sentence that says why there is no baseline."""
+    if given is not None:
+        return load(given, progress=progress), None
+    try:
+        found = load(source.location, progress=progress)
+    except EdgeqError as error:
+        return None, f"No FP32 baseline: {source.location} cannot be loaded again ({error.what})"
+    if found.source.sha256 != source.sha256:
+        return None, f"No FP32 baseline: {source.location} is not the model that was compiled any more."
+    return found, None
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Write manifest and report into the artefact folder."""
+    write_report(manifest, folder / REPORT_FILE)
+    manifest.write(folder)
+
+
+def result(folder: Path, manifest: Manifest) -> CompileResult:
+    """The artefact in ``folder`` with what its manifest holds."""
+    measured = manifest.measured
+    if measured is None:
+        return CompileResult(folder, manifest, Measurements(), [])
+    return CompileResult(folder, manifest, measured.as_measurements(), measured.verdicts)

@@ -1,0 +1,50 @@
+"""Calibration and evaluation data as the user names it, opened for one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.calibration.data import DataOptions, open_data
+from edgeq.calibration.preprocess import Preprocessing, parse_preprocessing
+from edgeq.calibration.types import DataSource, TensorSpec
+from edgeq.compiler.model import Source
+
+
+@dataclass(frozen=True)
+class DataOpener:
+    """Opens calibration and evaluation data the same way.
+
+    ``inputs`` are the model's; ``source`` may bring a tokenizer; preprocessing may be a preset's name or
+    ``field=value`` words.
+    """
+
+    inputs: Sequence[TensorSpec]
+    source: Source
+    preprocessing: Preprocessing | str | None
+    options: DataOptions | None
+
+    def open(self, spec: Any) -> DataSource | None:
+        """The data, or None when none was given.
+
+        Raises:
+            DataError: the data is missing or does not fit the model.
+            ConfigError: the preprocessing cannot be read.
+            MissingExtraError: reading it needs an optional package.
+        """
+        if spec is None:
+            return None
+        declared = self.preprocessing
+        if isinstance(declared, str):
+            declared = parse_preprocessing(declared)
+        return open_data(spec, self.inputs, preprocessing=declared, options=self._options())
+
+    def _options(self) -> DataOptions:
+        """A Hugging Face folder brings its own tokenizer, unless another is named."""
+        options = self.options or DataOptions()
+        tokenizer = self.source.details.get("tokenizer")
+        if not tokenizer or options.tokenizer is not None:
+            return options
+        return options.model_copy(update={"tokenizer": Path(tokenizer)})
