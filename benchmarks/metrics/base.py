@@ -179,7 +179,9 @@ class Metric(ABC):
 
     def _refuse_non_finite(self, name: str, array: Array) -> None:
         # A sum is NaN or Inf when any element is; only then is the slow element-wise test needed.
-        if np.isfinite(np.sum(array, dtype=np.float64)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = np.sum(array, dtype=np.float64)
+        if np.isfinite(total):
             return
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if bad.any():

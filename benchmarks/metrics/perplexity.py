@@ -11,6 +11,9 @@ from edgeq.benchmarks.metrics.base import Metric, Scores
 from edgeq.calibration.types import Array, Arrays, Batch, DataSource, TensorSpec
 from edgeq.errors import DataError, UsageError
 
+# Logits that are widened to float64 at a time, so that large vocabularies do not multiply memory.
+_ELEMENTS = 1 << 22
+
 
 class Perplexity(Metric):
     """exp of the mean negative log-likelihood (nat) per predicted token; lower is better.
@@ -95,9 +98,15 @@ def _predicted(batch: Batch, ids: Array) -> Array:
 
 
 def _window_nll(logits: Array, targets: Array, keep: Array) -> float:
-    """Summed nll (nat) of one window; float64 one window at a time keeps memory at [T, V]."""
+    """Summed nll (nat) of one window, in float64."""
+    rows = max(1, _ELEMENTS // logits.shape[1])
+    parts = (slice(start, start + rows) for start in range(0, len(logits), rows))
+    return float(sum((_nll(logits[part], targets[part]) * keep[part]).sum() for part in parts))
+
+
+def _nll(logits: Array, targets: Array) -> Array:
     wide = logits.astype(np.float64)
-    peak = wide.max(axis=1, keepdims=True) if wide.size else wide[:, :1]
+    peak = wide.max(axis=1, keepdims=True)
     norm = np.log(np.exp(wide - peak).sum(axis=1)) + peak[:, 0]
     own = np.take_along_axis(wide, targets.astype(np.int64)[:, None], axis=1)[:, 0]
-    return float(((norm - own) * keep).sum())
+    return np.asarray(norm - own)
