@@ -27,7 +27,8 @@ from edgeq.targets.base import Runner
 
 _PERCENTILES = {"latency_p50": 50.0, "latency_p90": 90.0, "latency_p95": 95.0, "latency_p99": 99.0}
 _HISTOGRAM_BINS = 40
-_MAX_BLOCK = 1000
+# So many pairs of blocks make a bootstrap interval that can be trusted; only the options' caps allow fewer.
+_BLOCKS_WANTED = 12
 # The first inference after a turn finds cold caches and the other's threads still spinning: it is not timed,
 # unless inferences take so many seconds that neither matters.
 _SETTLE_BELOW = 0.1
@@ -73,7 +74,8 @@ def time_interleaved(
     runners = [artefact] if baseline is None else [artefact, baseline]
     with _collector_off(), progress.task("Timing", 100) as advance:
         slowest = max(_warm_up(runner, feeds, options) for runner in runners)
-        size = int(min(max(options.block_seconds / slowest, 1), _MAX_BLOCK, options.max_iterations))
+        most = max(options.max_iterations // _BLOCKS_WANTED, 1)
+        size = int(min(max(options.block_seconds / slowest, 1), most))
         blocks: list[list[Times]] = [[] for _ in runners]
         reported = 0
         while True:
@@ -125,7 +127,7 @@ def _share_done(blocks: list[list[Times]], size: int, options: BenchOptions) -> 
     seconds = [float(sum(block.sum() for block in of_runner)) for of_runner in blocks]
     iterations = len(blocks[0]) * size
     cap = max(max(seconds) / options.max_seconds, iterations / options.max_iterations)
-    enough = iterations / options.min_iterations
+    enough = min(iterations / options.min_iterations, len(blocks[0]) / _BLOCKS_WANTED)
     if options.min_seconds > 0:
         # The faster of the models decides: both have then run for long enough.
         enough = min(enough, min(seconds) / options.min_seconds)

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metric_info import RESOURCES
-from edgeq.benchmarks.units import format_difference, format_value
+from edgeq.benchmarks.units import difference_number, format_difference, format_value
 
 NOTHING = "-"
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric as people read it; ``better`` None where nothing can be said or nothing changed."""
+    """One metric as people read it.
+
+    ``better`` is None where nothing changed or the change is within its 95 % interval.
+    """
 
     metric: str
     baseline: str
@@ -44,17 +47,21 @@ def _row(found: Measurement) -> MetricRow:
 
 
 def _change(found: Measurement) -> str:
-    """Costs change by percent, qualities by a difference."""
+    """Costs change by a factor, qualities by a difference."""
     if found.difference is None:
         return NOTHING
     if found.metric not in RESOURCES:
         return format_difference(found.difference, found.unit)
-    return NOTHING if found.ratio is None else f"{100 * (found.ratio - 1):+.1f} %"
+    return NOTHING if found.ratio is None else f"x {found.ratio:.2f}"
 
 
 def _better(found: Measurement) -> bool | None:
     if not found.difference:
         return None
+    if found.interval is not None and found.interval_of == "difference":
+        low, high = found.interval
+        if low <= 0 <= high:
+            return None
     return (found.difference > 0) == found.higher_is_better
 
 
@@ -65,22 +72,27 @@ def interval_text(found: Measurement) -> str:
     low, high = found.interval
     if found.interval_of == "value":
         return f"{format_value(low, found.unit)} to {format_value(high, found.unit)}"
-    high_text = format_difference(high, found.unit)
-    return f"{format_difference(low, found.unit).removesuffix(' points')} to {high_text}"
+    return f"{difference_number(low, found.unit)} to {format_difference(high, found.unit)}"
 
 
 def _remark(found: Measurement) -> str:
     """What else was seen: flips, samples, a warning."""
     detail, parts = found.detail, []
     if "samples" in detail:
-        parts.append(f"{detail['samples']} samples")
+        parts.append(f"{detail['samples']} sample{_s(detail['samples'])}")
     flips = detail.get("flips")
     if flips is not None:
-        parts.append(f"{flips['changed']} flips ({flips['lost']} lost, {flips['gained']} gained)")
+        parts.append(
+            f"{flips['changed']} flip{_s(flips['changed'])} ({flips['lost']} lost, {flips['gained']} gained)"
+        )
     if "iterations" in detail:
-        parts.append(f"{detail['iterations']} inferences, {detail['threads']} thread(s)")
+        parts.append(f"{detail['iterations']} inferences, {detail['threads']} thread{_s(detail['threads'])}")
     if "processes" in detail:
-        parts.append(f"{detail['processes']} fresh processes")
+        parts.append(f"{detail['processes']} fresh process{'es' if detail['processes'] > 1 else ''}")
     if "note" in detail:
         parts.append(detail["note"])
     return ", ".join(parts)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

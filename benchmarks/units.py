@@ -69,6 +69,11 @@ def format_difference(value: float, kind: str) -> str:
     return sign + format_value(abs(value), kind)
 
 
+def difference_number(value: float, kind: str) -> str:
+    """Like :func:`format_difference`, without ``points``: for the lower end of a span."""
+    return format_difference(value, kind).removesuffix(" points")
+
+
 def _scaled(value: float, steps: tuple[tuple[str, float], ...]) -> str:
     for unit, factor in steps:
         if abs(value) >= factor:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edgeq.benchmarks.budgets import Budget
 from edgeq.benchmarks.measurement import Measurement, Measurements
-from edgeq.benchmarks.units import format_difference, format_value
+from edgeq.benchmarks.units import difference_number, format_difference, format_value
 
 Status = Literal["pass", "fail", "not-measured"]
 
@@ -114,14 +114,14 @@ def _limit(budget: Budget, baseline: float | None) -> float:
 
 
 def _finding(found: Measurement, shown: str) -> str:
-    """``top1 is 73.23 % (difference to FP32 between -1.20 and +0.31 points)``."""
+    """``top1 is 73.23 % (95 % interval of the difference to FP32: -1.20 to +0.31 points)``."""
     text = f"{found.metric} is {shown}"
     if found.interval is None:
         return text
     low, high = found.interval
     if found.interval_of == "difference":
-        low_text, high_text = format_difference(low, found.unit), format_difference(high, found.unit)
-        return f"{text} (95 % interval of the difference to FP32: {low_text} to {high_text})"
+        span = f"{difference_number(low, found.unit)} to {format_difference(high, found.unit)}"
+        return f"{text} (95 % interval of the difference to FP32: {span})"
     return f"{text} (95 % interval: {format_value(low, found.unit)} to {format_value(high, found.unit)})"
 
 

@@ -1,0 +1,282 @@
+"""The report ``report.html``: one self-contained page, made of the manifest alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.benchmarks.measurement import Measurement, Measurements
+from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.tables import MetricRow, metric_rows
+from edgeq.benchmarks.units import format_difference, format_value
+from edgeq.benchmarks.verdicts import Verdict
+from edgeq.machine import Machine
+from edgeq.manifest import Manifest, Measured
+from edgeq.report_charts import cost_bars, latency_histogram, legend
+from edgeq.report_html import Html, el, join, pairs, table
+from edgeq.report_style import CSS
+from edgeq.targets.base import NodeResult
+
+_CHARTED = ("size", "latency_p50", "latency_p99", "load_time", "peak_memory")
+# A longer node table is folded.
+_NODES_SHOWN = 40
+
+
+def write_report(manifest: Manifest, path: Path) -> None:
+    """Write the page to ``path``; the same manifest gives the same bytes."""
+    path.write_text(render_report(manifest), encoding="utf-8", newline="\n")
+
+
+def render_report(manifest: Manifest) -> str:
+    """The page's HTML: no script, nothing loaded from outside."""
+    title = f"{model_name(manifest)} on {manifest.target}: edgeq report"
+    head = el(
+        "head",
+        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        el("title", title),
+        el("style", Html(CSS)),
+    )
+    sections = (
+        _header(manifest),
+        _tiles(manifest.measured),
+        _budgets(manifest.measured),
+        _measurements(manifest.measured),
+        _charts(manifest.measured),
+        _nodes(manifest.nodes),
+        _notes(manifest),
+        _how(manifest),
+        _provenance(manifest),
+        el("footer", f"Written by edgeq {manifest.edgeq}. All of this is in edgeq.json."),
+    )
+    body = el("body", el("main", *sections))
+    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+
+
+def model_name(manifest: Manifest) -> str:
+    """The last part of what the user gave."""
+    location = manifest.source.location.rstrip("/")
+    return location.replace("\\", "/").rpartition("/")[2] or manifest.source.location
+
+
+def _header(manifest: Manifest) -> Html:
+    title = el("h1", model_name(manifest), el("span", f" → {manifest.target}"))
+    machine = manifest.machine if manifest.measured is None else manifest.measured.machine
+    cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
+    where = f"{manifest.recipe.scheme} on {machine.cpu}, {cores}"
+    return el("header", el("div", title, el("p", where, class_="soft")), _badge(manifest.measured))
+
+
+def _badge(measured: Measured | None) -> Html:
+    if measured is None:
+        return el("div", "Not measured", class_="badge")
+    if not measured.verdicts:
+        return el("div", "No budgets given", class_="badge")
+    missed = sum(not verdict.passed for verdict in measured.verdicts)
+    total = len(measured.verdicts)
+    if missed:
+        return el("div", f"{missed} of {total} budget{_s(total)} missed", class_="badge fail")
+    return el("div", "Budget kept" if total == 1 else f"All {total} budgets kept", class_="badge pass")
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+def _tiles(measured: Measured | None) -> Html | None:
+    """The four numbers that people ask for first."""
+    if measured is None:
+        return None
+    found = measured.as_measurements()
+    qualities = [name for name in found if name not in RESOURCES]
+    wanted = ["size", "latency_p50", "peak_memory", *qualities[:1]]
+    tiles = [_tile(found[name]) for name in wanted if name in found]
+    return el("div", *tiles, class_="tiles") if tiles else None
+
+
+def _tile(found: Measurement) -> Html:
+    return el(
+        "div",
+        el("div", found.metric.replace("_", " "), class_="name"),
+        el("div", format_value(found.value, found.unit), class_="value"),
+        el("div", _beside(found), class_="soft"),
+        class_="tile",
+    )
+
+
+def _beside(found: Measurement) -> str:
+    """The value beside the baseline's: ``FP32 73.69 % (-0.46 points)``, ``FP32 4.95 MB (x 0.26)``."""
+    if found.baseline is None or found.difference is None:
+        return "no FP32 baseline" if found.metric in RESOURCES else "against FP32"
+    base = f"FP32 {format_value(found.baseline, found.unit)}"
+    if found.metric not in RESOURCES:
+        return f"{base} ({format_difference(found.difference, found.unit)})"
+    return base if found.ratio is None else f"{base} (x {found.ratio:.2f})"
+
+
+def _budgets(measured: Measured | None) -> Html | None:
+    if measured is None or not measured.verdicts:
+        return None
+    head = ("", "budget", "measured", "limit", "verdict")
+    rows = [_verdict_row(verdict) for verdict in measured.verdicts]
+    return _section("Budgets", table(head, rows, class_="tight", numeric=(2, 3)))
+
+
+def _verdict_row(verdict: Verdict) -> tuple[Html | str, ...]:
+    kind, mark = ("good", "✓") if verdict.passed else ("bad", "✗")
+    return (
+        el("span", mark, class_=kind),
+        el("code", verdict.budget),
+        verdict.measured,
+        verdict.limit,
+        el("span", verdict.sentence, class_=None if verdict.passed else "bad"),
+    )
+
+
+def _measurements(measured: Measured | None) -> Html | None:
+    if measured is None or not (measured.measurements or measured.failures):
+        return None
+    found = measured.as_measurements()
+    head = ("metric", "FP32", "artefact", "change", "95 % interval", "how")
+    rows = [_metric_row(row) for row in metric_rows(found)]
+    rows += [
+        (name, "", "", "", "", el("span", f"not measured: {why}", class_="bad"))
+        for name, why in found.failures.items()
+    ]
+    explained = el(
+        "p",
+        "Intervals of latency and speedup are of the value itself (block bootstrap); those of accuracy "
+        "metrics are of the difference to FP32 on the same samples.",
+        class_="soft",
+    )
+    return _section("Measurements", explained, table(head, rows, numeric=(1, 2, 3, 4)))
+
+
+def _metric_row(row: MetricRow) -> tuple[Html | str, ...]:
+    kind = None if row.better is None else "good" if row.better else "bad"
+    change = el("span", row.change, class_=kind)
+    return (row.metric, row.baseline, row.value, change, row.interval, el("span", row.remark, class_="soft"))
+
+
+def _charts(measured: Measured | None) -> Html | None:
+    if measured is None:
+        return None
+    found: Measurements = measured.as_measurements()
+    bars = cost_bars([found[name] for name in _CHARTED if name in found])
+    latency = found.get("latency_p50")
+    histogram = None if latency is None else latency_histogram(latency)
+    cards = [
+        el("div", el("h3", title), legend(has_baseline), picture, class_="card")
+        for title, picture, has_baseline in (
+            ("Costs", bars, True),
+            ("Time of one inference", histogram, latency is not None and latency.baseline is not None),
+        )
+        if picture is not None
+    ]
+    return _section("At a glance", el("div", *cards, class_="charts")) if cards else None
+
+
+def _nodes(nodes: list[NodeResult]) -> Html | None:
+    if not nodes:
+        return None
+    counts = Counter(node.actual for node in nodes)
+    summary = ", ".join(f"{count} in {precision}" for precision, count in counts.most_common())
+    missed = sum(node.missed for node in nodes)
+    parts = [el("p", f"{len(nodes)} node{_s(len(nodes))}: {summary}.")]
+    if missed:
+        parts.append(el("p", f"{missed} planned quantized, but running in float.", class_="bad"))
+    head = ("node", "op", "planned", "runs in", "kernel", "reason")
+    # Missed ones first; otherwise the order of the graph.
+    content = table(head, map(_node_row, sorted(nodes, key=lambda node: not node.missed)), class_="nodes")
+    if len(nodes) > _NODES_SHOWN:
+        content = el("details", el("summary", f"All {len(nodes)} nodes"), content)
+    return _section("What runs in which precision", *parts, content)
+
+
+def _node_row(node: NodeResult) -> tuple[Html | str, ...]:
+    kind = "bad" if node.missed else None
+    return (
+        el("code", node.name),
+        node.op_type,
+        node.planned,
+        el("span", node.actual, class_=kind),
+        node.kernel,
+        el("span", node.reason, class_=kind),
+    )
+
+
+def _notes(manifest: Manifest) -> Html | None:
+    notes = [*manifest.notes, *(manifest.measured.notes if manifest.measured else [])]
+    if not notes:
+        return None
+    return _section("Notes", el("ul", *(el("li", note) for note in dict.fromkeys(notes))))
+
+
+def _how(manifest: Manifest) -> Html:
+    cards = [_card("Recipe", manifest.recipe.model_dump(mode="json"))]
+    if manifest.calibration is not None:
+        cards.append(_card("Calibration data", manifest.calibration))
+    measured = manifest.measured
+    if measured is not None and measured.evaluation is not None:
+        cards.append(_card("Evaluation data", measured.evaluation))
+    if manifest.load_hints:
+        cards.append(_card("To load it", manifest.load_hints))
+    if measured is not None and measured.options:
+        cards.append(_card("How it was measured", {"run by": measured.runner, **measured.options}))
+    return _section("How it was made", el("div", *cards, class_="charts"))
+
+
+def _card(title: str, values: Mapping[str, Any]) -> Html:
+    return el("div", el("h3", title), pairs((k, _value(v)) for k, v in values.items()), class_="card")
+
+
+def _value(value: Any) -> Html | str:
+    if value is None or value == [] or value == {}:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    if isinstance(value, dict | list | tuple):
+        return el("code", json.dumps(value, ensure_ascii=False))
+    return str(value)
+
+
+def _provenance(manifest: Manifest) -> Html:
+    source = manifest.source
+    rows: list[tuple[Html | str, ...]] = [
+        ("source", f"{source.location} ({source.kind})", "", el("code", source.sha256))
+    ]
+    for label, data in (
+        ("calibration data", manifest.calibration),
+        ("evaluation data", manifest.measured.evaluation if manifest.measured else None),
+    ):
+        if data is not None:
+            rows.append(
+                (label, str(data.get("location", "")), "", el("code", str(data.get("sha256") or "-")))
+            )
+    for entry in manifest.files:
+        size = format_value(float(entry.bytes), "bytes")
+        rows.append(("file", entry.path, size, el("code", entry.sha256)))
+    return _section(
+        "Provenance",
+        table(("", "what", "size", "SHA-256"), rows, numeric=(2,)),
+        el("h3", "Built with"),
+        pairs([*manifest.libraries.items(), *_machine(manifest.machine)]),
+    )
+
+
+def _machine(machine: Machine) -> list[tuple[str, Html | str]]:
+    flags = ", ".join(machine.flags) or "none that matter"
+    return [
+        ("Python", machine.python),
+        ("system", f"{machine.system} {machine.architecture}"),
+        ("CPU", f"{machine.cpu}, {machine.cores} core{_s(machine.cores)}"),
+        ("CPU flags", flags),
+    ]
+
+
+def _section(title: str, *content: Html | None) -> Html:
+    return el("section", el("h2", title), join(content))
