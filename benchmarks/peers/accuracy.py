@@ -38,6 +38,11 @@ def quantize(method: str, name: str, cache: Path) -> dict[str, Any]:
     return dict(result)
 
 
+def file_of(name: str, method: str, cache: Path) -> Path:
+    """The quantized file of one method."""
+    return cache / f"{name}-{method}.{'xml' if method.endswith('openvino') else 'onnx'}"
+
+
 def evaluate(name: str, files: list[Path]) -> list[dict[str, Any]]:
     """Metric, flips, SQNR and latency of FP32 (first) and of each file."""
     command = [sys.executable, str(HERE / "evaluate.py"), name, *map(str, files)]
@@ -69,7 +74,7 @@ def one_set(name: str, methods: list[str], cache: Path) -> list[str]:
     """All rows of one labelled set."""
     costs = {method: quantize(method, name, cache) for method in methods}
     made = [method for method in methods if "error" not in costs[method]]
-    results = evaluate(name, [cache / f"{name}-{method}.onnx" for method in made])
+    results = evaluate(name, [file_of(name, method, cache) for method in made])
     rows = [row("fp32", results[0], {})]
     rows += [row(m, r, costs[m]) for m, r in zip(made, results[1:], strict=True)]
     rows += [f"| {name} | {m} | failed: {costs[m]['error']} |" for m in methods if m not in made]
