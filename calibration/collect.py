@@ -59,7 +59,8 @@ def collect(
         tensors: names of tensors in the main graph: inputs, outputs, or anything between.
         source: the calibration data.
         samples: how many of its samples are used at most.
-        batch_size: None: the model's own, if that is fixed, else 1 to 32, as fit in 8 MiB of tensors.
+        batch_size: None: the model's own, if that is fixed; 1, if other sizes are free too (samples would be
+            padded, and the padding counted); else 1 to 32, as fit in 8 MiB of tensors.
         threads: in all; None: one per core.
         progress: told about every batch.
         observers: further collectors that share the pass.
@@ -109,7 +110,7 @@ def _prepare(
     """Measure one batch to find the way, and take from it what is the same for all batches."""
     most = min(threads, _MOST_WORKERS)
     network = Network(open_session(model, fetches, threads - most + 1))
-    given = batch_size or network.fixed_batch
+    given = batch_size or network.fixed_batch or (1 if network.free_sizes else None)
     batch = _first_batch(source, given or 1)
     arrays = _Way(network, fetches.fetched, batch.size, 1, choose_kernel(0)).run(batch, 0)
     constant = {name: arrays.pop(name) for name in fetches.once}

@@ -32,6 +32,11 @@ class Network:
             return None
         return int(fixed.pop()) if len(firsts) == 1 else 1
 
+    @property
+    def free_sizes(self) -> bool:
+        """Whether samples may differ in size: put together, they would be padded, and padding be counted."""
+        return any(not isinstance(n, int) for i in self._session.get_inputs() for n in i.shape[1:])
+
     def run(self, batch: Batch, tensors: Iterable[str], first: int) -> dict[str, Array]:
         """The arrays of ``tensors`` for a batch whose first sample is number ``first``.
 
@@ -78,5 +83,7 @@ def filled_up(batch: Batch, size: int) -> Batch:
 
 
 def samples(first: int, size: int) -> str:
-    """``sample 3`` or ``samples 3 to 6``."""
-    return f"sample {first}" if size == 1 else f"samples {first} to {first + size - 1}"
+    """``calibration sample 3`` or ``calibration samples 3 to 6``."""
+    return (
+        f"calibration sample {first}" if size == 1 else f"calibration samples {first} to {first + size - 1}"
+    )

@@ -83,8 +83,8 @@ def _non_finite_error(name: str, array: Array, first: int, size: int) -> DataErr
 
 def _culprit(array: Array, first: int, size: int) -> str:
     if size == 1:
-        return f"sample {first}"
+        return f"calibration sample {first}"
     if array.ndim == 0 or array.shape[0] != size:
-        return f"one of the samples {first} to {first + size - 1}"
+        return f"one of the calibration samples {first} to {first + size - 1}"
     finite = np.isfinite(array.reshape(size, -1)).all(axis=1)
-    return f"sample {first + int(np.argmin(finite))}"
+    return f"calibration sample {first + int(np.argmin(finite))}"
