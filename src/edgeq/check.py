@@ -96,11 +96,10 @@ def run_check(
     for name in {entry.target for entry in entries}:
         get_target(name)
     progress = progress or SilentProgress()
-    with progress.task("check", len(entries)) as advance:
-        outcomes = []
-        for entry in entries:
+    outcomes = []
+    for position, entry in enumerate(entries, 1):
+        with progress.task(f"{entry.name} for {entry.target}, {position} of {len(entries)}"):
             outcomes.append(_outcome(config, entry, force or config.overwrite, progress))
-            advance(1)
     return CheckResult(config, tuple(outcomes))
 
 

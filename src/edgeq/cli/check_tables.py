@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +14,7 @@ from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.units import format_difference, format_value
 from edgeq.check import CheckResult, Outcome
-from edgeq.cli.tables import mark, missed_table, note_lines, result_notes
+from edgeq.cli.tables import mark, missed_table, note_lines, result_notes, shown_path
 
 
 def check_view(
@@ -25,13 +24,12 @@ def check_view(
     parts: list[RenderableType] = [_table(result)]
     problems = [line for outcome in result.outcomes for line in _problem_lines(outcome, debug)]
     if problems:
-        parts.append(Padding(Group(*problems), (1, 0, 0, 0)))
+        parts += ["", *problems]
     parts += [line for outcome in result.outcomes for line in _missed_lines(outcome)]
     notes = note_lines(_notes(result), said)
     if notes is not None:
-        parts.append(Padding(notes, (1, 0, 0, 0)))
-    parts.append(Padding(Group(*_closing(result, written)), (1, 0, 0, 0)))
-    return Group(*parts)
+        parts += ["", notes]
+    return Group(*parts, "", *_closing(result, written))
 
 
 def _table(result: CheckResult) -> Table:
@@ -54,7 +52,7 @@ def _cells(outcome: Outcome) -> tuple[str, str, str, str]:
     if outcome.result is None:
         return "", "", "", "error"
     found, verdicts = outcome.result.measurements, outcome.result.verdicts
-    kept = f"{sum(v.passed for v in verdicts)} of {len(verdicts)} kept" if verdicts else "none set"
+    kept = f"{sum(v.passed for v in verdicts)}/{len(verdicts)} kept" if verdicts else "none set"
     return _size(found), _speedup(found), _accuracy(found), kept
 
 
@@ -120,7 +118,7 @@ def _notes(result: CheckResult) -> list[str]:
 
 def _closing(result: CheckResult, written: Sequence[Path]) -> list[Text]:
     lines = [
-        Text.assemble(("artefact  ", "bold"), str(outcome.result.folder))
+        Text.assemble(("artefact  ", "bold"), shown_path(outcome.result.folder))
         for outcome in result.outcomes
         if outcome.result is not None
     ]
@@ -128,4 +126,4 @@ def _closing(result: CheckResult, written: Sequence[Path]) -> list[Text]:
     lines.append(
         Text(headline[:1].upper() + headline[1:], style="bold green" if result.passed else "bold red")
     )
-    return lines + [Text.assemble(("report    ", "bold"), str(path)) for path in written]
+    return lines + [Text.assemble(("report    ", "bold"), shown_path(path)) for path in written]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +20,7 @@ from edgeq.targets.base import NodeResult
 
 KEPT, MISSED = "✓", "✗"
 # Percentiles between these two are shown only when a budget asks for them.
-USUAL = ("size", "load_time", "latency_p50", "latency_p99", "speedup", "peak_memory")
+USUAL = ("size", "latency_p50", "latency_p99", "speedup", "load_time", "peak_memory")
 LABELS = {
     "load_time": "load time",
     "latency_p50": "latency p50",
@@ -41,8 +41,14 @@ def result_view(result: CompileResult, said: Iterable[str] = ()) -> RenderableTy
         parts.append(measurement_table(result.measurements, {v.metric for v in result.verdicts}))
     parts += [failure_lines(result.measurements), verdict_lines(result.verdicts)]
     parts += [precision_lines(result.nodes), note_lines(result_notes(result), said)]
-    parts.append(Text.assemble(("artefact  ", "bold"), str(result.folder)))
+    parts.append(Text.assemble(("artefact  ", "bold"), shown_path(result.folder)))
     return Group(*(part for part in parts if part is not None))
+
+
+def shown_path(path: Path) -> str:
+    """The path from the current folder when it lies below, else in full; never with ``..`` in it."""
+    full = path.resolve()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
 
 
 def heading(manifest: Manifest) -> Text:
@@ -67,7 +73,7 @@ def measurement_table(measurements: Measurements, wanted: set[str]) -> Renderabl
 
 
 def _in_order(measurements: Measurements, wanted: set[str]) -> dict[str, Measurement]:
-    costs = [name for name in RESOURCES if name in USUAL or name in wanted]
+    costs = [*USUAL, *(name for name in RESOURCES if name in wanted and name not in USUAL)]
     qualities = [name for name in measurements if name not in RESOURCES]
     return {name: measurements[name] for name in (*costs, *qualities) if name in measurements}
 
@@ -93,7 +99,7 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> RenderableType | None:
     table = Table.grid(padding=(0, 1))
     for verdict in verdicts:
         table.add_row(mark(verdict.passed), Text(verdict.sentence))
-    return Padding(table, (1, 0, 1, 0))
+    return Group("", table, "")
 
 
 def mark(passed: bool) -> Text:

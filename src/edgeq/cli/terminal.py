@@ -85,21 +85,32 @@ def _make_console(stderr: bool) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PLAIN_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False, emoji=False)
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def _bars(console: Console) -> Bars:
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
     )
     return Bars(*columns, console=console, transient=True)
+
+
+def _countable(total: int | None) -> bool:
+    """Whether the steps mean something to people; larger numbers are bytes."""
+    return total is not None and total < 100_000
+
+
+def _count(done: int, total: int | None) -> str:
+    if total is None:
+        return ""
+    return f"{done}/{total}" if _countable(total) else f"{done / max(total, 1):.0%}"
 
 
 class QuietProgress:
@@ -121,8 +132,7 @@ class LineProgress:
 
     @contextmanager
     def task(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        count = "" if total is None else f" ({total})"
-        self._line(f"{description}{count}")
+        self._line(description if not _countable(total) else f"{description} ({total})")
         begin = time.monotonic()
         yield lambda _steps: None
         seconds = time.monotonic() - begin
@@ -147,9 +157,16 @@ class BarProgress:
 
     @contextmanager
     def task(self, description: str, total: int | None = None) -> Iterator[Advance]:
-        bar = self.bars.add_task(description, total=total)
+        bar = self.bars.add_task(description, total=total, count="")
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            self.bars.update(bar, completed=done, count=_count(done, total))
+
         try:
-            yield lambda steps: self.bars.advance(bar, steps)
+            yield advance
         finally:
             self.bars.remove_task(bar)
 
