@@ -45,6 +45,11 @@ class Perplexity(Metric):
                 f"{list(logits.shape)} for token ids of shape {list(ids.shape)}.",
                 fix="Export the model without reducing its logits to the last token.",
             )
+        if ids.size and not 0 <= ids.min() <= ids.max() < logits.shape[2]:
+            raise DataError(
+                f"Token id {int(ids.max())} is beyond the model's vocabulary of {logits.shape[2]}.",
+                fix="Use the tokenizer that belongs to the model.",
+            )
         keep = _predicted(batch, ids)
         rows = [_window_nll(logits[i, :-1], ids[i, 1:], keep[i]) for i in range(len(ids))]
         return np.stack([np.asarray(rows), keep.sum(axis=1)], axis=1).astype(np.float64)

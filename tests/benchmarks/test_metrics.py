@@ -146,6 +146,8 @@ def test_perplexity_needs_logits_of_all_tokens() -> None:
         metric.scores({"o": np.zeros((1, 4, 5))}, batch(1, None, a=ids, b=ids), None)
     with pytest.raises(UsageError, match="output 'out' has 2 dimensions"):
         metric.check(source(task="language-model"), [output(("N", 5))])
+    with pytest.raises(DataError, match="Token id 9 is beyond the model's vocabulary of 5"):
+        metric.scores({"o": np.zeros((1, 4, 5))}, batch(1, None, input_ids=ids + 9), None)
     with pytest.raises(DataError, match="Perplexity has no token to predict"):
         metric.aggregate(np.zeros((3, 2)))
 
