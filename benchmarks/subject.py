@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from edgeq.errors import UsageError
-from edgeq.targets.base import Runner
-from edgeq.targets.registry import get_target
+
+if TYPE_CHECKING:  # Fresh processes start in half the time without what the contract imports.
+    from edgeq.targets.base import Runner
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Subject:
             return _imported(self.target)(self.path, threads=self.threads)
         if self.path.suffix == ".onnx":
             return self._open_onnx()
+        from edgeq.targets.registry import get_target
+
         return get_target(self.target).runner(self.path, threads=self.threads)
 
     def _open_onnx(self) -> Runner:
@@ -57,7 +60,7 @@ class Subject:
 def _imported(spec: str) -> Callable[..., Runner]:
     module, _, name = spec.partition(":")
     try:
-        return cast(Callable[..., Runner], getattr(import_module(module), name))
+        return cast("Callable[..., Runner]", getattr(import_module(module), name))
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(
             f"The runner {spec!r} cannot be imported: {error}.", fix="Give module:callable."

@@ -55,8 +55,8 @@ class Verdict:
 def judge(budgets: Iterable[Budget], measurements: Mapping[str, Measurement]) -> list[Verdict]:
     """Judge every budget, in order, by point values (their intervals are shown, not used).
 
-    A budget on something that was not measured, or whose value is NaN, or that needs a baseline which is
-    missing, is never a pass.
+    A budget on something that was not measured, or whose value is NaN or infinite, or that needs a baseline
+    which is missing, is never a pass.
     """
     failures = measurements.failures if isinstance(measurements, Measurements) else {}
     return [_judge(budget, measurements.get(budget.metric), failures) for budget in budgets]
@@ -79,7 +79,7 @@ def _judge(budget: Budget, found: Measurement | None, failures: Mapping[str, str
     if problem is not None:
         return Verdict(text, budget.metric, "fail", f"{problem}.", shown)
     limit = _limit(budget, found.baseline)
-    slack = ROUNDING * max(abs(limit), abs(found.value))
+    slack = ROUNDING * abs(limit)
     kept = found.value <= limit + slack if budget.operator == "<=" else found.value >= limit - slack
     sentence = f"{_finding(found, shown)}; {_demand(budget, found, limit)}: {'kept' if kept else 'missed'}."
     return Verdict(
@@ -93,8 +93,8 @@ def _problem(budget: Budget, found: Measurement) -> str | None:
     if budget.operator != right:
         better = "higher" if found.higher_is_better else "lower"
         return f"{budget.metric} is better when {better}, so {budget} must be written with {right}"
-    if math.isnan(found.value):
-        return f"{budget.metric} is NaN, so {budget} is missed"
+    if not math.isfinite(found.value):
+        return f"{budget.metric} is {found.value}, so {budget} is missed"
     if not budget.needs_baseline:
         return None
     if found.baseline is None:
