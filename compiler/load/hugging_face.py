@@ -57,9 +57,10 @@ def load_folder(path: Path, task: str | None, progress: Progress) -> Model:
     folder = read_folder(path)
     _require_optimum()
     with _offline():
+        named = task is not None
         task = _checked_task(folder, task)
         with progress.task(f"Exporting {path.name} for {task}"), tempfile.TemporaryDirectory() as scratch:
-            file = _export(folder, task, Path(scratch))
+            file = _export(folder, task, named, Path(scratch))
             # Weights stay readable after the folder is gone: what is mapped keeps deleted files alive.
             graph = load_onnx(file, SilentProgress()).ir
     strip_metadata(graph)
@@ -150,31 +151,82 @@ def _infer_task(folder: Folder, usable: list[str]) -> str:
         ) from error
 
 
-def _export(folder: Folder, task: str, output: Path) -> Path:
-    from optimum.exporters.onnx import main_export
+def _export(folder: Folder, task: str, named: bool, output: Path) -> Path:
+    from optimum.exporters.onnx import onnx_export_from_model
+    from optimum.utils.save_utils import maybe_load_preprocessors
 
     try:
         with quiet(), weights_only():
-            main_export(
-                str(folder.path),
-                output,
-                task=task,
-                opset=OPSET,
-                dtype="fp32",
-                monolith=True,
-                no_post_process=True,
-                do_validation=False,
-                library_name="transformers",
-                local_files_only=True,
-                trust_remote_code=False,
-            )
+            model, missing = _instantiate(folder, task, named)
+            if not missing:
+                onnx_export_from_model(
+                    model,
+                    output,
+                    task=task,
+                    opset=OPSET,
+                    monolith=True,
+                    no_post_process=True,
+                    do_validation=False,
+                    preprocessors=maybe_load_preprocessors(folder.path, trust_remote_code=False),
+                )
     except Exception as error:
         raise ModelError(f"{folder.path} cannot be exported for {task}: {reason(error)}.") from error
+    if missing:
+        names = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ModelError(
+            f"{folder.path} has no weights for {names}, which the task {task} needs.",
+            fix=f"The folder was saved as {folder.architecture or 'another architecture'}: name its task.",
+        )
     files = sorted(output.glob("*.onnx"))
     if len(files) != 1:
         names = ", ".join(file.stem for file in files)
         raise ModelError(f"{folder.path} exports as {len(files)} graphs ({names}) for {task}, not as one.")
     return files[0]
+
+
+def _instantiate(folder: Folder, task: str, named: bool) -> tuple[Any, list[str]]:
+    """The model in float32 without a cache, and the weights that the folder does not have.
+
+    transformers fills those with random numbers and goes on; a compiled model must not.
+    """
+    import torch
+    import transformers
+    from optimum.exporters.tasks import TasksManager
+
+    model_class = (
+        TasksManager.get_model_class_for_task(task, model_type=folder.model_type, library="transformers")
+        if named
+        else getattr(transformers, folder.architecture)
+    )
+    model, info = model_class.from_pretrained(
+        str(folder.path),
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    model.config.use_cache = False
+    if task == "text-classification" and model.config.pad_token_id is None:
+        model.config.pad_token_id = _pad_token(folder)
+    # Features are taken before the pooler, which many checkpoints lack.
+    unused = "pooler" if task == "feature-extraction" else None
+    return model, sorted(
+        key for key in info["missing_keys"] if unused is None or unused not in key.split(".")
+    )
+
+
+def _pad_token(folder: Folder) -> int:
+    import transformers
+
+    token = None
+    if folder.tokenizer:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder.path), local_files_only=True)
+        token = tokenizer.pad_token_id
+    if token is None:
+        raise ValueError(
+            "it needs a pad_token_id, which neither config.json nor a tokenizer in the folder has"
+        )
+    return int(token)
 
 
 @contextlib.contextmanager

@@ -70,10 +70,12 @@ def check_domains(proto: onnx.ModelProto, name: str) -> None:
 def drop_unused_imports(proto: onnx.ModelProto) -> None:
     """Remove imported domains that no node uses: ONNX Runtime refuses versions it does not know even then."""
     used = {"", *(node.domain for node in protos.nodes(proto))}
-    kept = [entry for entry in proto.opset_import if entry.domain in used]
-    imports = [onnx.helper.make_opsetid(entry.domain, entry.version) for entry in kept]
+    kept: dict[str, int] = {}
+    for entry in proto.opset_import:
+        if entry.domain in used:
+            kept[entry.domain] = max(entry.version, kept.get(entry.domain, 0))
     del proto.opset_import[:]
-    proto.opset_import.extend(imports)
+    proto.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in kept.items())
 
 
 @cache

@@ -129,7 +129,7 @@ def recognise(source: str | Path) -> Location:
     if isinstance(source, str) and _FACTORY.fullmatch(text):
         return Location("factory", text)
     if isinstance(source, Path) or path.parent != Path():
-        raise ModelError(f"The model {text} does not exist.", fix=FORMS)
+        raise ModelError(f"The model {text} does not exist here, and nothing is downloaded.", fix=FORMS)
     raise UsageError(f"{text!r} is not a model source.", fix=FORMS)
 
 

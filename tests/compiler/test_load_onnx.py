@@ -68,6 +68,7 @@ def test_the_long_name_of_the_default_domain_is_the_default_domain(tmp_path: Pat
     proto = dense_model(numpy_helper.from_array(weights(), "w"))
     proto.opset_import[0].domain = "ai.onnx"
     proto.graph.node[0].domain = "ai.onnx"
+    proto.opset_import.append(helper.make_opsetid("", 17))
     model = load(_save(tmp_path / "m.onnx", proto))
     assert model.ir.opset_imports == {"": 17}
     assert run(model, {"x": np.ones((1, 4), np.float32)})[0].shape == (1, 3)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.compiler.load import load
-from edgeq.errors import ModelError, UsageError
+from edgeq.errors import MissingExtraError, ModelError, UsageError
 from tests.support.loading import Recorder, run
 
 torch = pytest.importorskip("torch")
@@ -459,3 +459,13 @@ def test_a_program_with_compiled_code_is_refused(tmp_path: Path) -> None:
         archive.writestr("m/data/aotinductor/model/x.so", b"")
     with pytest.raises(ModelError, match="holds compiled code"):
         load(path)
+
+
+@pytest.mark.parametrize("source", ["edgeq_test_factories:pair", "m.pt2"])
+def test_without_torch_the_extra_is_named(
+    factories: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError) as caught:
+        load(source)
+    assert str(caught.value.fix) == "Install it with: pip install 'edgeq[torch]'"
