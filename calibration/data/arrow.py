@@ -325,7 +325,7 @@ def require_pyarrow() -> None:
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("reading Parquet and datasets folders", "parquet") from error
+        raise MissingExtraError("Reading Parquet and datasets folders", "parquet") from error
 
 
 def open_parquet(

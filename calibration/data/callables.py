@@ -84,6 +84,7 @@ class CallableSource(Source):
     def details(self) -> dict[str, Any]:
         declared = None if self._preprocessing is None else self._preprocessing.model_dump(mode="json")
         return {
+            "select": "first",
             "preprocessing": declared,
             "assumed": self._preprocessing is None,
             "code_sha256": _code_sha256(self._make),

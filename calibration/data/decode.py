@@ -159,4 +159,4 @@ def require_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("reading images", "image") from error
+        raise MissingExtraError("Reading images", "image") from error

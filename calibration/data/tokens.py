@@ -48,7 +48,7 @@ class FastTokenizer:
         try:
             from tokenizers import Tokenizer as Fast
         except ImportError as error:
-            raise MissingExtraError("tokenizing text", "text") from error
+            raise MissingExtraError("Tokenizing text", "text") from error
         self.path = path
         try:
             self._tokenizer: Any = Fast.from_file(str(path))
@@ -95,7 +95,7 @@ class TransformersTokenizer:
         try:
             from transformers import AutoTokenizer
         except ImportError as error:
-            raise MissingExtraError(f"the tokenizer in {path}", "hf") from error
+            raise MissingExtraError(f"The tokenizer in {path}", "hf") from error
         self.path = path
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)

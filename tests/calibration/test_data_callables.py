@@ -40,6 +40,7 @@ def test_by_name_is_read_anew_and_cut_to_the_batch_size() -> None:
     described = source.describe()
     assert described["sha256"] is None
     assert len(described["code_sha256"]) == 64
+    assert described["select"] == "first"
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1]), (4, [3, 1]), (7, [3, 3, 1]), (99, [3, 3, 3, 3])])
