@@ -84,11 +84,13 @@ class _Pair:
 
     def _require_samples(self, outputs: Arrays) -> None:
         name = self.metric.output or self.first_output
-        if name in outputs:
-            return
-        raise _NoSamplesError(
-            f"The output {name!r} has no axis of samples, so the padding of the last batch cannot be cut off."
-        )
+        if name not in outputs:
+            raise _NoSamplesError(
+                f"The output {name!r} has no axis of samples, so the padding of the last batch cannot be "
+                "cut off."
+            )
+        if outputs[name].ndim == 0:
+            raise _NoSamplesError(f"The output {name!r} is a single number without an axis of samples.")
 
 
 class _NoSamplesError(DataError):

@@ -29,11 +29,11 @@ def linear(path: Path, weights: Weights = IDENTITY, *, batch: int | str = "N", s
     return path
 
 
-def unbounded_input(path: Path) -> Path:
-    """A model whose input has no declared shape, so that random values cannot be made for it."""
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", inputs, outputs)
+def text_input(path: Path) -> Path:
+    """A model of strings, for which random values cannot be made."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.STRING, ["N"])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.STRING, ["N"])]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "text", inputs, outputs)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
     return path
 
