@@ -13,7 +13,7 @@ from onnx_ir.passes.common import (
 )
 
 from edgeq.calibration.types import Array
-from edgeq.compiler.normalize.editing import dims
+from edgeq.compiler.normalize.editing import dims, is_op, nodes
 
 # Tensors of the same type and shape are compared in full only when their first elements agree.
 _SAMPLE = 256
@@ -27,6 +27,9 @@ class CanonicalConstantsPass(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        for node in nodes(model):
+            if is_op(node, "Constant"):
+                _detach(node)
         passes = ir.passes.Sequential(
             RemoveInitializersFromInputsPass(),
             LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -38,6 +41,18 @@ class CanonicalConstantsPass(ir.passes.InPlacePass):
                 value.type = ir.TensorType(value.const_value.dtype)
                 value.shape = ir.Shape(dims(value.const_value))
         return ir.passes.PassResult(model, modified)
+
+
+def _detach(node: ir.Node) -> None:
+    """An initializer's tensor gets its value's name, but this one belongs to the user's model too."""
+    attribute = node.attributes.get("value")
+    if attribute is None or attribute.type != ir.AttributeType.TENSOR:
+        return
+    tensor = attribute.as_tensor()
+    if tensor.dtype == ir.DataType.STRING or isinstance(tensor, ir.LazyTensor):
+        return
+    wrapper = ir.LazyTensor(lambda: tensor, dtype=tensor.dtype, shape=ir.Shape(dims(tensor)), cache=True)
+    node.attributes["value"] = ir.AttrTensor("value", wrapper)
 
 
 class DeduplicateConstantsPass(ir.passes.InPlacePass):

@@ -24,6 +24,7 @@ from edgeq.compiler.normalize.differences import (
     difference,
 )
 from edgeq.compiler.normalize.folding import RUNTIME_ERRORS
+from edgeq.compiler.normalize.names import UniqueNamesPass
 from edgeq.errors import DataError, ModelError
 from edgeq.progress import Progress, SilentProgress
 
@@ -170,6 +171,8 @@ def _nudged(feed: Arrays) -> dict[str, Array]:
 
 @contextmanager
 def _sessions(original: Model, normalized: Model) -> Iterator[tuple[Any, Any]]:
+    original = original.clone()
+    UniqueNamesPass()(original.ir)  # ONNX Runtime refuses equal node names, which old exporters wrote.
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         yield (
             _session(original, Path(folder) / "original.onnx", "The model"),

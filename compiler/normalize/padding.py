@@ -102,22 +102,27 @@ class FoldPadPass(ir.passes.InPlacePass):
 
 def _fold(node: ir.Node, pad: ir.Node) -> bool:
     spatial = _spatial_pads(pad)
-    own = list(get_ints(node, "pads") or [])
     if spatial is None or "auto_pad" in node.attributes:
         return False
+    own = get_ints(node, "pads") or [0] * len(spatial)
+    total = [a + b for a, b in zip(own, spatial, strict=True)]
     if node.op_type == "AveragePool":
-        counted = get_int(node, "count_include_pad", 0) or not any(own)
-        kernel = _kernel(node) or []
-        # ONNX Runtime refuses pads as large as the kernel.
-        too_large = any(p >= k for p, k in zip(spatial, kernel * 2, strict=False))
-        if not counted or get_int(node, "ceil_mode", 0) or too_large:
+        if not _counts_padding(node, own, total):
             return False
         node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
-    total = [a + b for a, b in zip(own or [0] * len(spatial), spatial, strict=True)]
     node.attributes["pads"] = ir.AttrInt64s("pads", total)
     node.replace_input_with(0, pad.inputs[0])
     remove_if_unused(pad)
     return True
+
+
+def _counts_padding(node: ir.Node, own: list[int], total: list[int]) -> bool:
+    """Whether an AveragePool with these pads in all would count those of the Pad and no others."""
+    counted = get_int(node, "count_include_pad", 0) or not any(own)
+    kernel = _kernel(node) or []
+    # ONNX Runtime refuses pads as large as the kernel; a rounded-up last window may lie in the padding.
+    fits = all(p < k for p, k in zip(total, kernel * 2, strict=True))
+    return bool(counted) and fits and not get_int(node, "ceil_mode", 0)
 
 
 def _spatial_pads(pad: ir.Node) -> list[int] | None:
