@@ -71,7 +71,7 @@ class _Pair:
             if self.theirs is not None and theirs is not None:
                 self._update_baseline(theirs, batch)
             self.ours.update(ours, batch, theirs)
-        except (NonFiniteOutputError, _NoSamplesError) as error:
+        except (NonFiniteOutputError, _NoValueError) as error:
             self.failed = True
             result.failures[self.metric.name] = str(error)
 
@@ -80,20 +80,20 @@ class _Pair:
         try:
             self.theirs.update(theirs, batch)
         except NonFiniteOutputError as error:
-            raise _NoSamplesError(f"In the FP32 baseline: {error}") from error
+            raise _NoValueError(f"In the FP32 baseline: {error}") from error
 
     def _require_samples(self, outputs: Arrays) -> None:
         name = self.metric.output or self.first_output
         if name not in outputs:
-            raise _NoSamplesError(
+            raise _NoValueError(
                 f"The output {name!r} has no axis of samples, so the padding of the last batch cannot be "
                 "cut off."
             )
         if outputs[name].ndim == 0:
-            raise _NoSamplesError(f"The output {name!r} is a single number without an axis of samples.")
+            raise _NoValueError(f"The output {name!r} is a single number without an axis of samples.")
 
 
-class _NoSamplesError(DataError):
+class _NoValueError(DataError):
     """A metric has no value, for a reason that does not concern the other metrics."""
 
 
