@@ -23,7 +23,7 @@ from edgeq.calibration.preprocess import PRESETS, Preprocessing, parse_preproces
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError, EdgeqError
 from edgeq.recipes import exclusions, make_recipe
-from edgeq.validation import config_error, key_text
+from edgeq.validation import config_error, first_problem, key_text
 
 
 class _Section(BaseModel):
@@ -207,7 +207,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 
 def _allowed(error: ValidationError) -> list[str]:
     """The keys of the section that the first problem is in."""
-    location = error.errors()[0]["loc"]
+    location = first_problem(error)["loc"]
     section: type[BaseModel] = _SECTIONS.get(str(location[0]), File) if len(location) > 1 else File
     return [field.alias or name for name, field in section.model_fields.items()]
 

@@ -16,15 +16,19 @@ def config_error(error: ValidationError, *, where: str, allowed: Collection[str]
 
     ``allowed`` are the keys that the section with an unknown key may have.
     """
-    problems = error.errors()
-    first = problems[0]
+    first = first_problem(error)
     key = key_text(first["loc"])
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         return ConfigError(f"{where}: unknown key {key}{more}.", fix=_known(str(first["loc"][-1]), allowed))
     if first["type"] == "missing":
         return ConfigError(f"{where}: {key} is missing{more}.", fix=f"Add {first['loc'][-1]} = ….")
     return ConfigError(f"{where}: {key} = {_shown(first['input'])} is not valid{more}.", fix=_wanted(first))
+
+
+def first_problem(error: ValidationError) -> Any:
+    """The problem to show: a misspelt key is both unknown and missing, and the unknown one says more."""
+    return min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
 
 
 def key_text(location: Sequence[int | str]) -> str:

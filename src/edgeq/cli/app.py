@@ -60,4 +60,4 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point of the ``edgeq`` command; leaves with its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    app()
+    app(prog_name="edgeq")

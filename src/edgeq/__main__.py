@@ -1,0 +1,5 @@
+"""``python -m edgeq``: the same as ``edgeq``."""
+
+from edgeq.cli.app import main
+
+main()
