@@ -22,7 +22,7 @@ from edgeq.compiler.quantize.linear import Linear, read_linear, scaled_bias
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.stored_weights import expand_gemm, expand_matmul, int8_storage
-from edgeq.compiler.quantize.walk import Decision, Handler, quantize_nodes
+from edgeq.compiler.quantize.walk import Decision, Handler, offered, quantize_nodes
 from edgeq.compiler.quantize.weights import Refusal, find_weight
 from edgeq.compiler.recipe import Recipe
 from edgeq.progress import Progress
@@ -48,12 +48,11 @@ def quantize_dynamic(
     Raises:
         UsageError: an override matches nothing or asks for a precision that this scheme has not.
     """
-    handlers: dict[str, Handler] = {
-        **int8_storage(_STORED),
-        "MatMul": _linear,
-        "Gemm": _linear,
-        "LSTM": dynamic_lstm,
-        "Gather": _gather,
+    stored: dict[str, Handler] = {**int8_storage(_STORED), "Gather": _gather}
+    dynamic: dict[str, Handler] = {"MatMul": _linear, "Gemm": _linear, "LSTM": dynamic_lstm}
+    handlers = {
+        **offered(stored, capabilities.weight_only),
+        **offered(dynamic, capabilities.int8_dynamic),
     }
     return quantize_nodes(model, capabilities, recipe, {"int8": handlers}, "int8", progress)
 

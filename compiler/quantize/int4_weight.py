@@ -12,7 +12,7 @@ from edgeq.compiler.quantize.matmul_nbits import nbits_linear
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.stored_weights import int8_storage
-from edgeq.compiler.quantize.walk import Decision, Handler, Handlers, quantize_nodes
+from edgeq.compiler.quantize.walk import Decision, Handler, Handlers, offered, quantize_nodes
 from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.progress import Progress
 from edgeq.targets.base import Capabilities
@@ -37,7 +37,7 @@ def quantize_int4_weight(
         "Gather": _gather4,
     }
     by_precision: dict[Precision, Handlers] = {
-        "int4": handlers,
+        "int4": offered(handlers, capabilities.weight_only),
         "int8": int8_weight_handlers(recipe, capabilities),
     }
     return quantize_nodes(model, capabilities, recipe, by_precision, "int4", progress)

@@ -16,7 +16,7 @@ from edgeq.compiler.quantize.matmul_nbits import nbits_linear
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.stored_weights import int8_storage
-from edgeq.compiler.quantize.walk import Decision, Handler, quantize_nodes
+from edgeq.compiler.quantize.walk import Decision, Handler, offered, quantize_nodes
 from edgeq.compiler.recipe import Recipe
 from edgeq.progress import Progress
 from edgeq.targets.base import Capabilities
@@ -38,9 +38,15 @@ def quantize_int8_weight(
 def int8_weight_handlers(recipe: Recipe, capabilities: Capabilities) -> dict[str, Handler]:
     """Op type → handler that quantizes its weights to int8."""
     if recipe.accuracy_level == 0:
-        return {**int8_storage(), "Gather": int8_gather}
+        return offered({**int8_storage(), "Gather": int8_gather}, capabilities.weight_only)
     check_block_size(capabilities, recipe.block_size)
-    return {**int8_storage(), "MatMul": _nbits8, "Gemm": _nbits8, "Gather": _gather8}
+    handlers: dict[str, Handler] = {
+        **int8_storage(),
+        "MatMul": _nbits8,
+        "Gemm": _nbits8,
+        "Gather": _gather8,
+    }
+    return offered(handlers, capabilities.weight_only)
 
 
 def _nbits8(node: ir.Node, state: Rewriter) -> Decision:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -76,11 +76,16 @@ def _decide(
         return Decision("fp32", f"the override {pattern!r} keeps it in float", asked=False)
     handler = handlers[precision].get(node.op_type) if node.domain == "" else None
     if handler is None:
-        return Decision("fp32", "it has no weights to quantize", asked=bool(pattern))
+        return Decision("fp32", f"this scheme does not quantize {node.op_type}", asked=bool(pattern))
     decision = handler(node, state)
     if not pattern:
         return decision
     return Decision(decision.precision, f"{decision.reason} (override {pattern!r})", asked=True)
+
+
+def offered(handlers: Handlers, op_types: Collection[str]) -> dict[str, Handler]:
+    """The handlers of the op types that the target declares."""
+    return {op_type: handler for op_type, handler in handlers.items() if op_type in op_types}
 
 
 def computes_floats(node: ir.Node) -> bool:
