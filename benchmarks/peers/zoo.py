@@ -54,6 +54,7 @@ def one(path: Path, scheme: str) -> str:
                 metrics=["sqnr"],
                 budgets=[],
                 output=Path(folder) / "out",
+                bench=edgeq.BenchOptions(parts=("size", "accuracy")),
             )
             size = result.measurements["size"]
             sqnr = result.measurements.get("sqnr")

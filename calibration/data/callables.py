@@ -28,6 +28,9 @@ class CallableSource(Source):
     Each item is a dict of arrays by input name whose first axis is samples (any number of them), and an
     optional key ``label``, ``labels`` or ``y``. The first item is read when the source is opened. Items must
     come in the same order every time; a limit keeps the first samples.
+
+    Where the model's inputs have no common first axis (a state ``[2, N, 128]`` beside audio ``[N, 512]``, a
+    scalar), an item is everything of one inference, and counts as one sample.
     """
 
     kind = "callable"
@@ -46,6 +49,7 @@ class CallableSource(Source):
         self._make = make
         self._preprocessing = preprocessing
         self._preprocessed = preprocessed_input(inputs, preprocessing, options.input)
+        self._whole = has_no_common_axis(inputs)
         self._size = length
         first = next(self._items(), None)
         if first is None:
@@ -70,6 +74,10 @@ class CallableSource(Source):
         done = 0
         for item in self._items():
             batch = self._batch(item, done)
+            if self._whole and (limit is None or done < limit):
+                done += 1
+                yield batch
+                continue
             for start in range(0, batch.size, batch_size):
                 left = batch.size if limit is None else limit - done
                 if left <= 0:
@@ -123,8 +131,9 @@ class CallableSource(Source):
                 fix="Yield a label with every item, or with none.",
             )
         size = self._common_length(arrays, labels, done)
-        indices = np.arange(done, done + size)
         for spec in self.inputs:
+            rows = arrays[spec.name].shape[:1] if self._whole else (size,)
+            indices = np.full(rows, done) if self._whole else np.arange(done, done + size)
             arrays[spec.name] = self._conformed(arrays[spec.name], spec, indices)
         return Batch(arrays, labels, size)
 
@@ -141,7 +150,11 @@ class CallableSource(Source):
         )
 
     def _common_length(self, arrays: dict[str, Array], labels: Array | None, done: int) -> int:
-        counted = dict(arrays) if labels is None else {**arrays, "labels": labels}
+        counted = {} if self._whole else dict(arrays)
+        if labels is not None:
+            counted["labels"] = labels
+        if not counted:
+            return 1
         lengths = {name: len(array) if array.ndim else 0 for name, array in counted.items()}
         if len(set(lengths.values())) == 1 and min(lengths.values()) > 0:
             return next(iter(lengths.values()))
@@ -155,6 +168,20 @@ class CallableSource(Source):
         if self._preprocessing is not None and spec.name == self._preprocessed:
             array = apply_to_array(array, self._preprocessing, spec)
         return conform(array, spec, indices, self.notes)
+
+
+def has_no_common_axis(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether the inputs' first dimensions are declared so that they cannot all be the samples."""
+    declared = [spec.shape[0] if spec.shape else None for spec in inputs if spec.shape is not None]
+    known = {dim for dim in declared if dim is not None}
+    scalar = any(spec.shape == () for spec in inputs)
+    return scalar or sum(isinstance(dim, int) for dim in known) > 1 or _fixed_beside_symbol(known)
+
+
+def _fixed_beside_symbol(dims: set[int | str]) -> bool:
+    """A fixed state beside a free batch; a fixed 1 may be the batch of both."""
+    fixed = {dim for dim in dims if isinstance(dim, int)}
+    return bool(dims - fixed) and bool(fixed - {1})
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
@@ -202,7 +229,7 @@ def from_object(
     if callable(data):
         return CallableSource(where, data, inputs, preprocessing, options)
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
-        length = _length(data)
+        length = _items_of(data) if has_no_common_axis(inputs) else _length(data)
         return CallableSource(where, lambda: data, inputs, preprocessing, options, length)
     raise DataError(
         f"{where} is no data: neither a callable nor an iterable of dicts of arrays.",
@@ -216,6 +243,10 @@ def _length(data: object) -> int | None:
         return None
     counts = [_item_length(item) for item in data]
     return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _items_of(data: object) -> int | None:
+    return len(data) if isinstance(data, (list, tuple)) else None
 
 
 def _item_length(item: Any) -> int | None:

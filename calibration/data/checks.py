@@ -41,7 +41,7 @@ def conform(array: Array, spec: TensorSpec, indices: Indices, notes: Notes) -> A
     check_shape(array.shape, spec)
     array = _converted(array, spec, indices, notes)
     check_finite(array, spec, indices)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def check_shape(shape: tuple[int, ...], spec: TensorSpec) -> None:

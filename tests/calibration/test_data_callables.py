@@ -9,6 +9,7 @@ import pytest
 
 from edgeq.calibration.data import DataOptions, open_data
 from edgeq.calibration.preprocess import Preprocessing
+from edgeq.calibration.types import TensorSpec
 from edgeq.errors import DataError
 from tests.support.data_files import spec
 
@@ -131,3 +132,37 @@ def test_module_that_fails_when_imported(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(DataError, match="edgeq_test_broken:make cannot be imported: division by zero"):
         open_data("edgeq_test_broken:make", [X])
+
+
+def _state_model_inputs() -> list[TensorSpec]:
+    return [
+        TensorSpec("audio", np.dtype(np.float32), ("batch", 4)),
+        TensorSpec("state", np.dtype(np.float32), (2, "batch", 3)),
+        TensorSpec("rate", np.dtype(np.int64), ()),
+    ]
+
+
+def _state_item(value: float = 0.0) -> dict[str, np.ndarray[Any, Any]]:
+    return {
+        "audio": np.full((1, 4), value, np.float32),
+        "state": np.zeros((2, 1, 3), np.float32),
+        "rate": np.array(16000),
+    }
+
+
+def test_inputs_without_a_common_axis_are_one_inference_per_item() -> None:
+    source = open_data([_state_item(0.0), _state_item(1.0), _state_item(2.0)], _state_model_inputs())
+    assert source.size == 3
+    batches = list(source.batches(8, 2))
+    assert [batch.size for batch in batches] == [1, 1]
+    assert batches[1].inputs["audio"].tolist() == [[1.0] * 4]
+    assert batches[0].inputs["state"].shape == (2, 1, 3)
+    assert batches[0].inputs["rate"].shape == ()
+
+
+def test_nan_in_a_state_names_the_item() -> None:
+    broken = _state_item()
+    broken["state"][1, 0, 0] = np.nan
+    source = open_data([_state_item(), broken], _state_model_inputs())
+    with pytest.raises(DataError, match="sample 1"):
+        list(source.batches(1))
