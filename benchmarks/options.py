@@ -44,8 +44,8 @@ class BenchOptions:
     max_iterations: int = 10_000
     block_seconds: float = 0.05
     latency_samples: int = 8
-    processes: int = 5
-    process_runs: int = 5
+    processes: int = 3
+    process_runs: int = 3
     process_timeout: float = 600.0
     seed: int = 0
 

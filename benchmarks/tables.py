@@ -58,9 +58,10 @@ def _change(found: Measurement) -> str:
 def _better(found: Measurement) -> bool | None:
     if not found.difference:
         return None
-    if found.interval is not None and found.interval_of == "difference":
+    if found.interval is not None:
         low, high = found.interval
-        if low <= 0 <= high:
+        unchanged = 0.0 if found.interval_of == "difference" else found.baseline
+        if unchanged is not None and low <= unchanged <= high:
             return None
     return (found.difference > 0) == found.higher_is_better
 

@@ -182,7 +182,10 @@ def _nodes(nodes: list[NodeResult]) -> Html | None:
     if not nodes:
         return None
     counts = Counter(node.actual for node in nodes)
-    summary = ", ".join(f"{count} in {precision}" for precision, count in counts.most_common())
+    summary = ", ".join(
+        f"{count} removed" if actual == "removed" else f"{count} in {actual}"
+        for actual, count in counts.most_common()
+    )
     missed = sum(node.missed for node in nodes)
     parts = [el("p", f"{len(nodes)} node{_s(len(nodes))}: {summary}.")]
     if missed:
@@ -229,17 +232,22 @@ def _how(manifest: Manifest) -> Html:
 
 
 def _card(title: str, values: Mapping[str, Any]) -> Html:
-    return el("div", el("h3", title), pairs((k, _value(v)) for k, v in values.items()), class_="card")
+    return el("div", el("h3", title), _pairs(values), class_="card")
+
+
+def _pairs(values: Mapping[str, Any]) -> Html:
+    """Names and values; what is not set is left out."""
+    return pairs((key, _value(value)) for key, value in values.items() if value not in (None, [], {}, ()))
 
 
 def _value(value: Any) -> Html | str:
-    if value is None or value == [] or value == {}:
-        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, Mapping):
+        return _pairs(value)
+    if isinstance(value, list | tuple) and not any(isinstance(item, list | dict) for item in value):
+        return ", ".join(map(str, value))
+    if isinstance(value, list | tuple):
         return el("code", json.dumps(value, ensure_ascii=False))
     return str(value)
 
