@@ -41,22 +41,42 @@ class RemoveNoOpsPass(ir.passes.InPlacePass):
 
 
 def _bypass(node: ir.Node) -> bool:
-    check = _CHECKS.get(node.op_type) if node.domain == "" else None
-    if check is None or node.graph is None or not check(node):
+    source, output = _passed_on(node), node.outputs[0]
+    if source is None or node.graph is None:
         return False
-    source, output = node.inputs[0], node.outputs[0]
-    assert source is not None
     if output.is_graph_output() and not _can_become_output(node, source):
-        if node.op_type == "Identity":
-            return False
-        for index in range(1, len(node.inputs)):
-            node.replace_input_with(index, None)
-        node.resize_inputs(1)
-        node.attributes.clear()
-        node.op_type = "Identity"
-        return True
+        return _make_identity(node, source)
     replace_value(output, source)
     return remove_if_unused(node)
+
+
+def _passed_on(node: ir.Node) -> ir.Value | None:
+    """The input that the node passes on unchanged."""
+    if is_op(node, "Where"):
+        return _always_chosen(node)
+    check = _CHECKS.get(node.op_type) if node.domain == "" else None
+    return node.inputs[0] if check is not None and check(node) else None
+
+
+def _make_identity(node: ir.Node, source: ir.Value) -> bool:
+    if node.op_type == "Identity":
+        return False
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, source if index == 0 else None)
+    node.resize_inputs(1)
+    node.attributes.clear()
+    node.op_type = "Identity"
+    return True
+
+
+def _always_chosen(node: ir.Node) -> ir.Value | None:
+    """The branch of a Where whose condition is constant and that has the output's shape."""
+    condition = array(node.inputs[0])
+    if condition is None or condition.size == 0 or condition.any() != condition.all():
+        return None
+    chosen = node.inputs[1 if condition.all() else 2]
+    dims = dimensions(chosen)
+    return chosen if dims is not None and None not in dims and dims == dimensions(node.outputs[0]) else None
 
 
 def _can_become_output(node: ir.Node, value: ir.Value) -> bool:

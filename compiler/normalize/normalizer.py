@@ -15,6 +15,7 @@ from edgeq.compiler.normalize.cleanup import MergeEqualNodesPass, RemoveNoOpsPas
 from edgeq.compiler.normalize.constants import CanonicalConstantsPass, DeduplicateConstantsPass
 from edgeq.compiler.normalize.control_flow import InlineConstantIfPass
 from edgeq.compiler.normalize.fold_affine import FoldAffinePass, MatMulAddToGemmPass
+from edgeq.compiler.normalize.fold_scale import FoldScalePass
 from edgeq.compiler.normalize.folding import FoldConstantsPass
 from edgeq.compiler.normalize.metadata import RemoveMetadataPass
 from edgeq.compiler.normalize.names import UniqueNamesPass
@@ -104,6 +105,7 @@ def _fusions() -> list[ir.passes.PassBase]:
         FuseNormalizationsPass(),
         MatMulAddToGemmPass(),
         FoldAffinePass(),
+        FoldScalePass(),
         ExplicitPadsPass(),
         FoldPadPass(),
         RemoveUnusedPass(),

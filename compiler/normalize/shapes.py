@@ -1,4 +1,4 @@
-"""Types and shapes of all values, with symbolic dimensions (ONNX's own inference with data propagation)."""
+"""Types and shapes of all values, with symbolic dimensions: ONNX's own inference, refined by names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from edgeq.compiler.normalize.editing import nodes
+from edgeq.compiler.normalize.refine_shapes import refine_shapes
 
 
 class InferShapesPass(ir.passes.InPlacePass):
@@ -24,6 +25,7 @@ class InferShapesPass(ir.passes.InPlacePass):
             for value in node.outputs:
                 value.shape = None
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        refine_shapes(model)
         return ir.passes.PassResult(model, False)
 
 

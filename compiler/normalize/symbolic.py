@@ -8,14 +8,15 @@ from typing import cast
 
 import onnx_ir as ir
 
-from edgeq.compiler.normalize.editing import get_input, get_int, integers, nodes
+from edgeq.compiler.normalize.editing import array, get_input, get_int, integers, nodes
 
 # A number, a named expression of input dimensions, or None when nothing is known.
 Element = int | ir.SymbolicDim | None
 # A shape tensor's elements in order; scalars have one.
 Elements = tuple[Element, ...]
 _SIZE_LIMIT = 64
-_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+# Truth values are 0 and 1.
+_DTYPES = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 Values = dict[ir.Value, Elements]
 Evaluator = Callable[[ir.Node, Sequence[Elements | None]], Elements | None]
@@ -25,13 +26,18 @@ def shape_values(model: ir.Model) -> Values:
     """What every small integer tensor that is computed from shapes holds. Requires inferred shapes."""
     known: Values = {}
     for node in nodes(model):
-        evaluator = _EVALUATORS.get(node.op_type) if node.domain == "" else None
-        if evaluator is None or node.outputs[0].dtype not in _INTEGERS:
-            continue
-        elements = evaluator(node, [elements_of(v, known) for v in node.inputs])
-        if elements is not None and len(elements) <= _SIZE_LIMIT:
-            known[node.outputs[0]] = elements
+        record(node, known)
     return known
+
+
+def record(node: ir.Node, known: Values) -> None:
+    """Add what the node's output holds, when it is a shape tensor."""
+    evaluator = _EVALUATORS.get(node.op_type) if node.domain == "" else None
+    if evaluator is None or node.outputs[0].dtype not in _DTYPES:
+        return
+    elements = evaluator(node, [elements_of(v, known) for v in node.inputs])
+    if elements is not None and len(elements) <= _SIZE_LIMIT:
+        known[node.outputs[0]] = elements
 
 
 def elements_of(value: ir.Value | None, known: Mapping[ir.Value, Elements]) -> Elements | None:
@@ -40,8 +46,10 @@ def elements_of(value: ir.Value | None, known: Mapping[ir.Value, Elements]) -> E
         return None if value is None else known[value]
     if value.const_value is None or value.const_value.size > _SIZE_LIMIT:
         return None
-    content = integers(value)
-    return None if content is None else tuple(content)
+    content = array(value)
+    if content is None or content.dtype.kind not in "iub":
+        return None
+    return tuple(int(element) for element in content.reshape(-1))
 
 
 def dimensions(value: ir.Value | None) -> Elements | None:
@@ -99,7 +107,8 @@ def _multiply(a: Element, b: Element) -> Element:
     return _symbolic(operator.mul, a, b)
 
 
-def _add(a: Element, b: Element) -> Element:
+def add(a: Element, b: Element) -> Element:
+    """The sum, None when a summand is unknown."""
     if isinstance(a, int) and isinstance(b, int):
         return a + b
     if a == 0 or b == 0:
@@ -130,6 +139,31 @@ def _elementwise(function: Callable[[Element, Element], Element]) -> Evaluator:
         return tuple(function(x, y) for x, y in zip(a, b, strict=True))
 
     return evaluate
+
+
+def _equal(a: Element, b: Element) -> Element:
+    """1 or 0. A dimension is not negative, so no name equals -1; a difference of names may."""
+    if a is None or b is None:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return int(a == b)
+    if same(a, b):
+        return 1
+    name, number = (b, a) if isinstance(a, int) else (a, b)
+    is_size = isinstance(name, ir.SymbolicDim) and "-" not in (name.value or "-")
+    return 0 if is_size and isinstance(number, int) and number < 0 else None
+
+
+def _where(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
+    if inputs[0] is None or inputs[1] is None or inputs[2] is None:
+        return None
+    size = max(len(elements) for elements in inputs if elements is not None)
+    chosen, first, second = (e * size if len(e) == 1 else e for e in inputs if e is not None)
+    if not len(chosen) == len(first) == len(second):
+        return None
+    return tuple(
+        None if c is None else (a if c else b) for c, a, b in zip(chosen, first, second, strict=True)
+    )
 
 
 def _shape(node: ir.Node, inputs: Sequence[Elements | None]) -> Elements | None:
@@ -197,8 +231,10 @@ _EVALUATORS: Mapping[str, Evaluator] = {
     "Reshape": _same_elements,
     "Cast": _same_elements,
     "Identity": _same_elements,
-    "Add": _elementwise(_add),
+    "Add": _elementwise(add),
     "Sub": _elementwise(_subtract),
     "Mul": _elementwise(_multiply),
     "Div": _elementwise(_divide),
+    "Equal": _elementwise(_equal),
+    "Where": _where,
 }

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,6 +14,7 @@ import pytest
 from onnx import helper
 
 from edgeq.calibration.types import Array
+from edgeq.compiler.model import Model, Source
 from edgeq.compiler.normalize import normalize
 from edgeq.compiler.normalize.equivalence import check_equivalent
 from tests.support.normalize_models import content, from_text, normalized, ops, run, values, wrap
@@ -410,3 +416,97 @@ def test_names_that_are_no_expressions_do_no_harm() -> None:
     model.ir.graph.inputs[0].shape = ir.Shape(["batch size", "input:0", 12])
     model.ir.graph.outputs[0].shape = None
     normalized(model, {"x": values(2, 5, 12)})
+
+
+def test_a_constant_condition_of_where_leaves_its_choice() -> None:
+    body = """(float[N, 3] x, float[N, 3] z) => (float[N, 3] y) { w = Where(c, x, z) y = Relu(w) }"""
+    feed = {"x": values(2, 3), "z": values(2, 3, seed=1)}
+    for choice in (True, False):
+        weights = {"c": np.full((1, 3), choice)}
+        assert ops(normalized(from_text(body, weights=weights), feed).model) == {"Relu": 1}
+    mixed = {"c": np.array([True, False, True])}
+    assert ops(normalized(from_text(body, weights=mixed), feed).model) == {"Where": 1, "Relu": 1}
+
+
+def test_a_constant_condition_that_enlarges_stays() -> None:
+    body = """(float[1, 3] x, float[4, 3] z) => (float[4, 3] y) { w = Where(c, x, z) y = Relu(w) }"""
+    result = normalized(
+        from_text(body, weights={"c": np.full((1, 1), True)}), {"x": values(1, 3), "z": values(4, 3)}
+    )
+    assert ops(result.model) == {"Where": 1, "Relu": 1}
+
+
+POSITIONS = """(int64[B, S] ids) => (float y) {
+    s = Shape(ids) n = Gather(s, i1) u = Unsqueeze(n, a0) p = Slice(positions, a0, u, a1)
+    w = Gather(words, ids) e = Gather(places, p) h = Add(w, e)
+    t = Shape(h) b = Gather(t, i0v) m = Gather(t, i1v) c = Concat<axis = 0>(b, m, two, three)
+    y = Reshape(h, c)
+}"""
+
+
+def test_sliced_positions_do_not_hide_the_names_of_dimensions() -> None:
+    weights = {
+        "i1": np.array(1), "a0": np.array([0]), "a1": np.array([1]), "positions": np.arange(16)[None],
+        "words": values(20, 6), "places": values(16, 6), "i0v": np.array([0]), "i1v": np.array([1]),
+        "two": np.array([2]), "three": np.array([3]),
+    }  # fmt: skip
+    model = from_text(POSITIONS, weights=weights)
+    model.ir.graph.outputs[0].shape = None
+    result = normalized(model, {"ids": np.array([[1, 2, 3], [4, 5, 6]])})
+    assert ops(result.model)["Shape"] == 1
+    assert ops(result.model)["Concat"] == 0
+    (reshape,) = [n for n in result.model.ir.graph if n.op_type == "Reshape"]
+    assert list(reshape.inputs[0].shape) == ["B", "S", 6]
+    assert list(reshape.outputs[0].shape) == ["B", "S", 2, 3]
+
+
+def test_an_expand_guarded_against_minus_one() -> None:
+    # What the TorchScript exporter writes for x.expand(n, -1, 4).
+    body = """(float[B, 1, 4] x, float[B, S] z) => (float y) {
+        s = Shape(z) t = Concat<axis = 0>(s, four) o = ConstantOfShape<value = int64[1] {1}>(three)
+        m = Mul(o, minus) e = Equal(t, m) w = Where(e, o, t) y = Expand(x, w)
+    }"""
+    constants = {"four": np.array([4]), "three": np.array([3]), "minus": np.array(-1)}
+    model = from_text(body, weights=constants)
+    model.ir.graph.outputs[0].shape = None
+    result = normalized(model, {"x": values(2, 1, 4), "z": values(2, 5)})
+    assert ops(result.model) == {"Shape": 1, "Concat": 1, "Expand": 1}
+
+
+def test_shapes_of_many_operators_by_name() -> None:
+    body = """(float[B, S] x, float[B, P] z, int64 n) => (float y) {
+        c = Concat<axis = 1>(x, z) f = Flatten<axis = 0>(x) s = Shape(x) k = ConstantOfShape(s) a = Add(k, x)
+        y = Concat<axis = 1>(a, z)
+    }"""
+    model = from_text(body)
+    model.ir.graph.outputs[0].shape = None
+    result = normalized(model, {"x": values(2, 3), "z": values(2, 4), "n": np.array(3)})
+    assert list(result.model.ir.graph.outputs[0].shape) == ["B", "P + S"]
+
+
+def test_the_same_bytes_in_every_process() -> None:
+    program = (
+        "import sys, hashlib; sys.path.insert(0, '.')\n"
+        "from tests.compiler.test_normalize_form import *\n"
+        "model = from_text(IF, weights={'w': values(2, 3)})\n"
+        "print(hashlib.sha256(content(normalize(model).model)).hexdigest())\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=root, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_external_weights_stay_on_disk(tmp_path: Path) -> None:
+    body = "(float[N, 64] x) => (float[N, 64] y) { p = MatMul(x, w) y = Add(p, b) }"
+    ir.save(from_text(body, weights={"w": values(64, 64), "b": values(64)}).ir, tmp_path / "m.onnx", "m.data")
+    model = Model(ir.load(tmp_path / "m.onnx"), Source("onnx", "m.onnx", "0" * 64))
+    result = normalize(model)
+    assert ops(result.model) == {"Gemm": 1}
+    assert isinstance(result.model.ir.graph.initializers["w"].const_value, ir.ExternalTensor)
+    assert check_equivalent(model, result.model, None).note is None

@@ -435,3 +435,42 @@ def test_an_affine_part_that_is_not_of_the_last_dimensions_stays_outside() -> No
     model = _norm(NORMS["pow, div"], "B, 5, 8", values(5, 1), [-1])
     counts = ops(normalized(model, {"x": values(2, 5, 8)}, 1e-4).model)
     assert counts == {"LayerNormalization": 1, "Mul": 1, "Add": 1}
+
+
+SPLIT = """(float[B, S, 8] x) => (float[B, 2, S, 4] y) {
+    p = MatMul(x, w) a = Add(b, p) r = Reshape(a, heads) t = Transpose<perm = [0, 2, 1, 3]>(r) y = Mul(t, c)
+}"""
+
+
+@pytest.mark.parametrize(
+    "body", [SPLIT, SPLIT.replace("Mul(t, c)", "Div(t, c)"), SPLIT.replace("Add(b, p)", "Add(p, b)")]
+)
+def test_the_scale_of_attention_heads_goes_into_the_projection(body: str) -> None:
+    weights = {
+        "w": values(8, 8),
+        "b": values(8),
+        "heads": np.array([0, 0, 2, 4]),
+        "c": np.array([0.42], np.float32),
+    }
+    result = normalized(from_text(body, weights=weights), {"x": values(2, 5, 8)})
+    assert ops(result.model) == {"MatMul": 1, "Add": 1, "Reshape": 1, "Transpose": 1}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SPLIT.replace("(float[B, 2, S, 4] y)", "(float[B, 2, S, 4] y, float[B, S, 8] a)"),
+        SPLIT.replace("Mul(t, c)", "Mul(t, t)"),
+        SPLIT.replace("p = MatMul(x, w)", "p = Softmax(x)"),
+    ],
+)
+def test_other_scales_of_heads_stay(body: str) -> None:
+    weights = {
+        "w": values(8, 8),
+        "b": values(8),
+        "heads": np.array([0, 0, 2, 4]),
+        "c": np.array([0.42], np.float32),
+    }
+    used = {n: a for n, a in weights.items() if f"({n}," in body or f", {n})" in body}
+    result = normalized(from_text(body, weights=used), {"x": values(2, 5, 8)})
+    assert ops(result.model)["Mul"] == 1

@@ -86,7 +86,7 @@ def content(model: Model) -> bytes:
 
 
 def normalized(model: Model, feed: Mapping[str, Array] | None = None, tolerance: float = 1e-5) -> Normalized:
-    """Normalize and check what always holds: same numbers, signature, validity, idempotence, determinism."""
+    """Normalize and check what always holds: same numbers, signature, validity, idempotence."""
     before = content(model)
     result = normalize(model)
     assert content(model) == before, "the given model was changed"
@@ -96,7 +96,6 @@ def normalized(model: Model, feed: Mapping[str, Array] | None = None, tolerance:
         (s.name, s.dtype, s.shape) for s in model.inputs
     ]
     assert [(s.name, s.dtype) for s in result.model.outputs] == [(s.name, s.dtype) for s in model.outputs]
-    assert content(normalize(model).model) == content(result.model), "not deterministic"
     again = normalize(result.model)
     assert content(again.model) == content(result.model), "not idempotent"
     nodes = list(result.model.ir.graph.all_nodes())

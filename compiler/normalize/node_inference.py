@@ -1,0 +1,50 @@
+"""ONNX's shape inference for a single node."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from edgeq.compiler.normalize.editing import is_constant
+
+# Constants that inference looks into are shapes, axes and the like.
+_DATA_LIMIT = 64
+
+
+def infer_node(node: ir.Node, opset: int) -> list[tuple[ir.Value, ir.Shape]]:
+    """Shapes of the node's outputs, as far as ONNX finds them from its inputs' present types."""
+    types = {v.name or "": _type(v) for v in node.inputs if v is not None}
+    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+        return []
+    known = {name: kind for name, kind in types.items() if kind is not None}
+    if len(known) < len(types):
+        return []
+    data = {v.name or "": _data(v) for v in node.inputs if v is not None}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        inferred = onnx.shape_inference.infer_node_outputs(
+            schema,
+            ir.serde.serialize_node(node),
+            known,
+            {name: tensor for name, tensor in data.items() if tensor is not None},
+        )
+    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError):
+        return []  # The node stays as unknown as it was; the runtime is the judge of its validity.
+    found = [(v, inferred[v.name]) for v in node.outputs if v.name and v.name in inferred]
+    shapes = [(v, ir.serde.deserialize_type_proto_for_shape(kind)) for v, kind in found]
+    return [(v, shape) for v, shape in shapes if shape is not None]
+
+
+def _type(value: ir.Value) -> onnx.TypeProto | None:
+    if value.type is None:
+        return None
+    proto = ir.serde.serialize_type(value.type)
+    if value.shape is not None and isinstance(value.type, ir.TensorType):
+        ir.serde.serialize_shape_into(proto, value.shape)
+    return proto
+
+
+def _data(value: ir.Value) -> onnx.TensorProto | None:
+    if not is_constant(value) or value.const_value is None or value.const_value.size > _DATA_LIMIT:
+        return None
+    return ir.serde.serialize_tensor(value.const_value)
