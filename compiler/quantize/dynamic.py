@@ -68,7 +68,7 @@ def _tied(node: ir.Node, state: Rewriter) -> bool:
 
 
 def _linear(node: ir.Node, state: Rewriter) -> Decision:
-    if node.op_type == "MatMul" and all(find_weight(value) is None for value in node.inputs):
+    if node.op_type == "MatMul" and not any(_is_stored(value) for value in node.inputs):
         return Decision("fp32", _TWO_ACTIVATIONS, asked=False)
     linear = read_linear(node, state)
     stored = expand_matmul if node.op_type == "MatMul" else expand_gemm
@@ -80,6 +80,10 @@ def _linear(node: ir.Node, state: Rewriter) -> Decision:
     return Decision("int8", _INT8)
 
 
+def _is_stored(value: ir.Value | None) -> bool:
+    return value is not None and (value.is_initializer() or find_weight(value) is not None)
+
+
 def _replace(node: ir.Node, linear: Linear, state: Rewriter) -> None:
     """DynamicQuantizeLinear, MatMulInteger, Cast, Mul: the form that ONNX Runtime fuses to one kernel."""
     name = node.name or ""
@@ -88,12 +92,12 @@ def _replace(node: ir.Node, linear: Linear, state: Rewriter) -> None:
     product = state.node("MatMulInteger", [x, codes, x_zero], f"{name}_int8")
     cast = state.node("Cast", [product.outputs[0]], f"{name}_cast", attributes={"to": int(ir.DataType.FLOAT)})
     scale = state.node("Mul", [x_scale, scales], f"{name}_scale")
-    result = state.node("Mul", [cast.outputs[0], scale.outputs[0]], name)
-    made = [product, cast, scale, result]
     bias, bias_nodes = scaled_bias(linear, name, state)
+    result_name = name if bias is None else f"{name}_product"
+    result = state.node("Mul", [cast.outputs[0], scale.outputs[0]], result_name, final=bias is None)
+    made = [product, cast, scale, result]
     if bias is not None:
-        result.name = f"{name}_product"
-        made += [*bias_nodes, state.node("Add", [result.outputs[0], bias], name)]
+        made += [*bias_nodes, state.node("Add", [result.outputs[0], bias], name, final=True)]
     state.replace(node, made)
 
 

@@ -30,7 +30,12 @@ def dynamic_lstm(node: ir.Node, state: Rewriter) -> Decision:
     inputs = [given[0], w, r, *given[3:8], w_scale, w_zero, r_scale, r_zero]
     attributes = {key: attribute for key, attribute in node.attributes.items() if key != "layout"}
     made = state.node(
-        "DynamicQuantizeLSTM", inputs, node.name or "", domain=MICROSOFT, outputs=len(node.outputs)
+        "DynamicQuantizeLSTM",
+        inputs,
+        node.name or "",
+        domain=MICROSOFT,
+        outputs=len(node.outputs),
+        final=True,
     )
     for attribute in attributes.values():
         made.attributes.add(attribute)

@@ -24,7 +24,7 @@ def int8_gather(node: ir.Node, state: Rewriter, *, pairs: bool = False) -> Decis
     rows = state.node("Gather", [codes, indices], f"{name}_int8")
     cast = state.node("Cast", [rows.outputs[0]], f"{name}_cast", attributes={"to": int(ir.DataType.FLOAT)})
     row_scales = state.node("Gather", [scales, indices], f"{name}_scales")
-    product = state.node("Mul", [cast.outputs[0], row_scales.outputs[0]], name)
+    product = state.node("Mul", [cast.outputs[0], row_scales.outputs[0]], name, final=True)
     state.replace(node, [rows, cast, row_scales, product])
     return Decision("int8", "int8 rows with a scale each; only the gathered rows become float")
 
@@ -57,7 +57,12 @@ def blocked_gather(node: ir.Node, state: Rewriter, bits: int) -> Decision:
     if stored.zero_points is not None:
         inputs.append(stored.zero_points)
     made = state.node(
-        "GatherBlockQuantized", inputs, node.name or "", attributes=attributes, domain=MICROSOFT
+        "GatherBlockQuantized",
+        inputs,
+        node.name or "",
+        attributes=attributes,
+        domain=MICROSOFT,
+        final=True,
     )
     state.replace(node, [made])
     return Decision(

@@ -57,11 +57,14 @@ def _replace(node: ir.Node, linear: Linear, state: Rewriter, bits: int) -> None:
     }
     while inputs[-1] is None:
         inputs.pop()
-    product = state.node("MatMulNBits", inputs, name, attributes=attributes, domain=MICROSOFT)
+    alone = bias is None or inline
+    product_name = name if alone else f"{name}_product"
+    product = state.node(
+        "MatMulNBits", inputs, product_name, attributes=attributes, domain=MICROSOFT, final=alone
+    )
     made.append(product)
-    if bias is not None and not inline:
-        product.name = f"{name}_product"
-        made.append(state.node("Add", [product.outputs[0], bias], name))
+    if not alone:
+        made.append(state.node("Add", [product.outputs[0], bias], name, final=True))
     state.replace(node, made)
 
 

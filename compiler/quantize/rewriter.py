@@ -29,6 +29,7 @@ class Rewriter:
         self.cache: dict[Any, Any] = {}
         self.ties = find_ties(model)
         self._names = _value_names(model)
+        self._node_names = {node.name or "" for node in model.graph.all_nodes()}
 
     def initializer(self, name: str, array: npt.NDArray[Any]) -> ir.Value:
         """A new constant of the main graph, visible in every subgraph."""
@@ -50,8 +51,14 @@ class Rewriter:
         attributes: dict[str, Any] | None = None,
         domain: str = "",
         outputs: int = 1,
+        final: bool = False,
     ) -> ir.Node:
-        """A new node that is in no graph yet. Its outputs are named after it."""
+        """A new node that is in no graph yet. Its outputs are named after it.
+
+        A ``final`` node takes the place and the name of a node of the model; others get a free name.
+        """
+        if not final:
+            name = _free(name, self._node_names)
         if domain:
             self.model.opset_imports.setdefault(domain, 1)
         made = ir.node(op_type, inputs, attributes=attributes, domain=domain, num_outputs=outputs, name=name)
@@ -81,12 +88,17 @@ class Rewriter:
         self.params[name] = QuantParams(spec, np.asarray(scale, np.float32), zero)
 
     def free_name(self, base: str) -> str:
-        name, number = base, 0
-        while name in self._names:
-            number += 1
-            name = f"{base}_{number}"
-        self._names.add(name)
-        return name
+        """A name that no value has yet; it is taken from now on."""
+        return _free(base, self._names)
+
+
+def _free(base: str, taken: set[str]) -> str:
+    name, number = base, 0
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    taken.add(name)
+    return name
 
 
 def _value_names(model: ir.Model) -> set[str]:

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 # Denominators of max|w| that the search tries: 1 is no clipping, above it the largest weights are clipped.
 _CLIP_INT8 = np.array([1.0, 1.02, 1.05, 1.1, 1.16, 1.25, 1.4, 1.6, 2.0], dtype=np.float32)
 _CLIP_INT4 = np.linspace(0.8, 1.5, 29, dtype=np.float32)
-_CLIP_PAIRS = np.array([0.5, 0.55, 0.6, 0.66, 0.72, 0.8, 0.88, 0.94, 1.0, 1.05, 1.1], dtype=np.float32)
+_CLIP_PAIRS = np.array([63 / 127, 0.55, 0.6, 0.66, 0.72, 0.8, 0.88, 0.94, 1.0, 1.05, 1.1], dtype=np.float32)
 
 
 @dataclass(frozen=True)

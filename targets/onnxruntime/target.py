@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgeq.compiler.model import Model
-from edgeq.compiler.plan import Plan
-from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Availability, BuildResult, Capabilities, NodeResult
-from edgeq.targets.onnxruntime.build import MODEL_FILE, build
+from edgeq.targets.onnxruntime.files import MODEL_FILE
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
-from edgeq.targets.onnxruntime.verify import verify
+
+# Only types: a fresh process that opens a runner must not pay for importing the compiler.
+if TYPE_CHECKING:
+    from edgeq.compiler.model import Model
+    from edgeq.compiler.plan import Plan
+    from edgeq.compiler.recipe import Recipe
 
 
 class OnnxRuntimeTarget:
@@ -38,11 +41,15 @@ class OnnxRuntimeTarget:
 
     def build(self, model: Model, plan: Plan, recipe: Recipe, folder: Path) -> BuildResult:
         """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""
+        from edgeq.targets.onnxruntime.build import build
+
         del plan, recipe  # the quantized model holds all of it
         return build(model, folder)
 
     def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
         """Read ONNX Runtime's own optimized graph; raises TargetError when the model does not load."""
+        from edgeq.targets.onnxruntime.verify import verify
+
         return verify(folder / MODEL_FILE, plan)
 
     def runner(self, folder: Path, *, threads: int | None = None) -> OnnxRuntimeRunner:
