@@ -9,6 +9,7 @@ from edgeq.compiler.normalize.editing import is_constant
 
 # Constants that inference looks into are shapes, axes and the like.
 _DATA_LIMIT = 64
+_FAILURES = (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, onnx.checker.ValidationError)
 
 
 def infer_node(node: ir.Node, opset: int) -> list[tuple[ir.Value, ir.Shape]]:
@@ -28,7 +29,7 @@ def infer_node(node: ir.Node, opset: int) -> list[tuple[ir.Value, ir.Shape]]:
             known,
             {name: tensor for name, tensor in data.items() if tensor is not None},
         )
-    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError):
+    except _FAILURES:
         return []  # The node stays as unknown as it was; the runtime is the judge of its validity.
     found = [(v, inferred[v.name]) for v in node.outputs if v.name and v.name in inferred]
     shapes = [(v, ir.serde.deserialize_type_proto_for_shape(kind)) for v, kind in found]

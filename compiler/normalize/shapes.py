@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from edgeq.compiler.normalize.editing import nodes
+from edgeq.compiler.normalize.opset import CANONICAL_OPSET
 from edgeq.compiler.normalize.refine_shapes import refine_shapes
 
 
@@ -25,7 +26,9 @@ class InferShapesPass(ir.passes.InPlacePass):
             for value in node.outputs:
                 value.shape = None
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-        refine_shapes(model)
+        # The rules of refinement read nodes of the canonical opset.
+        if model.opset_imports.get("", 0) >= CANONICAL_OPSET:
+            refine_shapes(model)
         return ir.passes.PassResult(model, False)
 
 

@@ -504,7 +504,12 @@ def test_the_same_bytes_in_every_process() -> None:
 
 def test_external_weights_stay_on_disk(tmp_path: Path) -> None:
     body = "(float[N, 64] x) => (float[N, 64] y) { p = MatMul(x, w) y = Add(p, b) }"
-    ir.save(from_text(body, weights={"w": values(64, 64), "b": values(64)}).ir, tmp_path / "m.onnx", "m.data")
+    ir.save(
+        from_text(body, weights={"w": values(64, 64), "b": values(64)}).ir,
+        tmp_path / "m.onnx",
+        external_data="m.data",
+        size_threshold_bytes=0,
+    )
     model = Model(ir.load(tmp_path / "m.onnx"), Source("onnx", "m.onnx", "0" * 64))
     result = normalize(model)
     assert ops(result.model) == {"Gemm": 1}
