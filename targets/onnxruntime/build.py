@@ -43,3 +43,7 @@ def _forget_intermediate_shapes(model: Model) -> None:
             if not value.is_graph_output():
                 value.shape = None
                 value.type = None
+    for value in model.ir.graph.initializers.values():
+        if value not in model.ir.graph.outputs:
+            value.shape = None
+            value.type = None
