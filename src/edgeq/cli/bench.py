@@ -26,7 +26,9 @@ from edgeq.cli.terminal import DebugFlag, JsonFlag, QuietFlag, session
 
 
 def bench(
-    artefact: Annotated[Path, typer.Argument(help="The folder that edgeq compile wrote.")],
+    artefact: Annotated[
+        Path, typer.Argument(metavar="ARTEFACT", help="The folder that edgeq compile wrote.")
+    ],
     baseline: Annotated[
         str | None,
         typer.Option(

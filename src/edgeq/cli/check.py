@@ -14,7 +14,7 @@ from edgeq.cli.terminal import DebugFlag, JsonFlag, QuietFlag, session
 
 def check(
     file: Annotated[
-        Path, typer.Argument(help="The file that names the model, its data and its targets.")
+        Path, typer.Argument(metavar="FILE", help="The file that names the model, its data and its targets.")
     ] = Path("edgeq.toml"),
     only: Annotated[
         list[str] | None,

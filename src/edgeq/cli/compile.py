@@ -40,8 +40,9 @@ def compile_command(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="An .onnx file, a .pt2 exported program, module:factory of a torch model, or a local "
-            "Hugging Face folder."
+            "Hugging Face folder.",
         ),
     ],
     scheme: Annotated[
@@ -49,14 +50,18 @@ def compile_command(
         typer.Option(
             "--scheme",
             "-s",
+            metavar="NAME",
             help="fp32, fp16, int8-static (needs calibration data), int8-dynamic, int8-weight, int4-weight.",
         ),
     ],
     target: Annotated[
-        str, typer.Option("--target", "-t", help="What to compile for (see: edgeq targets).")
+        str, typer.Option("--target", "-t", metavar="NAME", help="What to compile for (see: edgeq targets).")
     ] = "onnxruntime",
     task: Annotated[
-        str | None, typer.Option("--task", help="Task of a Hugging Face model, where its files do not tell.")
+        str | None,
+        typer.Option(
+            "--task", metavar="NAME", help="Task of a Hugging Face model, where its files do not tell."
+        ),
     ] = None,
     calibration: Annotated[
         str | None,
@@ -83,18 +88,28 @@ def compile_command(
     ] = None,
     percentile: Annotated[
         float | None,
-        typer.Option("--percentile", rich_help_panel=QUANTIZATION, help="For --range-method percentile."),
+        typer.Option(
+            "--percentile",
+            metavar="PERCENT",
+            rich_help_panel=QUANTIZATION,
+            help="For --range-method percentile.",
+        ),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            "--calibration-samples", min=1, rich_help_panel=QUANTIZATION, help="Calibration samples used."
+            "--calibration-samples",
+            metavar="N",
+            min=1,
+            rich_help_panel=QUANTIZATION,
+            help="Calibration samples used.",
         ),
     ] = None,
     block_size: Annotated[
         int | None,
         typer.Option(
             "--block-size",
+            metavar="N",
             rich_help_panel=QUANTIZATION,
             help="Weights that share a scale in int4-weight: 16, 32, 64, 128 or 256.",
         ),
@@ -107,6 +122,7 @@ def compile_command(
         int | None,
         typer.Option(
             "--accuracy-level",
+            metavar="N",
             rich_help_panel=QUANTIZATION,
             help="int4-weight kernels: 0 computes in float, 4 with int8 activations (faster).",
         ),

@@ -69,7 +69,10 @@ scheme = "int8-dynamic"
 
 
 def init(
-    model: Annotated[str, typer.Argument(help="What edgeq compile takes: a file, a folder, module:factory.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="What edgeq compile takes: a file, a folder, module:factory."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")] = Path(
         "edgeq.toml"
     ),

@@ -60,7 +60,7 @@ TokenizerOption = Annotated[
 ]
 MaxLengthOption = Annotated[
     int | None,
-    typer.Option("--max-length", min=1, rich_help_panel=DATA, help="Tokens per text at most."),
+    typer.Option("--max-length", metavar="N", min=1, rich_help_panel=DATA, help="Tokens per text at most."),
 ]
 BudgetOption = Annotated[
     list[str] | None,
@@ -85,7 +85,9 @@ MetricOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", min=1, rich_help_panel=MEASUREMENT, help="Threads of the runtime."),
+    typer.Option(
+        "--threads", metavar="N", min=1, rich_help_panel=MEASUREMENT, help="Threads of the runtime."
+    ),
 ]
 QuickFlag = Annotated[
     bool,

@@ -1,0 +1,50 @@
+"""Generated and quoted documentation says what the program does."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from edgeq.benchmarks.budgets import parse_budget
+from edgeq.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_command_reference_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("generate_cli", ROOT / "docs" / "generate_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.page(), "run: make docs"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_quoted_budgets_are_budgets(page: Path) -> None:
+    for text in re.findall(r"--budget (?:\"([^\"]+)\"|'([^']+)')", page.read_text(encoding="utf-8")):
+        parse_budget("".join(text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_quoted_configurations_are_valid(page: Path, tmp_path: Path) -> None:
+    for text in re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        if "[[targets]]" in text:
+            (tmp_path / "edgeq.toml").write_text(text, encoding="utf-8")
+            load_config(tmp_path / "edgeq.toml")
+
+
+def test_the_demo_configuration_is_valid() -> None:
+    config = load_config(ROOT / "examples" / "digits" / "edgeq.toml")
+    assert [target.name for target in config.targets] == ["int8-static", "int8-dynamic", "int4-weight"]
