@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.compiler.model import Model
-from edgeq.compiler.plan import Plan
-from edgeq.compiler.recipe import Recipe, Scheme
+
+# Only types: a fresh process that opens a runner must not pay for importing the compiler.
+if TYPE_CHECKING:
+    from edgeq.compiler.model import Model
+    from edgeq.compiler.plan import Plan
+    from edgeq.compiler.recipe import Recipe, Scheme
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class OpRule:
     disappears into the QuantizeLinear after it (Relu, Clip), ``lookup`` reads rows of a constant table.
     ``float_output``: the kernel can also write float, so a float consumer costs no rounding.
     ``transposed_by``: attribute that, when set, swaps the last two axes of the weights.
-    ``attributes``: attribute → values that the kernel takes. ``ranks``: allowed ranks of input 0, empty = any.
+    ``attributes``: attribute → values that the kernel takes. ``ranks``: of input 0, empty = any.
     """
 
     activations: tuple[int, ...] = ()
