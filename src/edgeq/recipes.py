@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -17,11 +17,11 @@ READ_BY: Mapping[str, frozenset[Scheme]] = {
     "range_method": frozenset({"int8-static"}),
     "percentile": frozenset({"int8-static"}),
     "bias_correction": frozenset({"int8-static"}),
-    "saturation_safe": frozenset({"int8-static"}),
+    "saturation_safe": frozenset({"int8-static", "int8-dynamic"}),
     "calibration_samples": frozenset({"int8-static"}),
-    "block_size": frozenset({"int4-weight"}),
-    "symmetric_weights": frozenset({"int4-weight"}),
-    "accuracy_level": frozenset({"int4-weight"}),
+    "block_size": frozenset({"int8-weight", "int4-weight"}),
+    "symmetric_weights": frozenset({"int8-weight", "int4-weight"}),
+    "accuracy_level": frozenset({"int8-weight", "int4-weight"}),
     "overrides": frozenset(SCHEMES) - {"fp32"},
 }
 
@@ -39,14 +39,56 @@ def make_recipe(
         ConfigError: a value that is not valid.
     """
     check_scheme_name(scheme)
-    for name in fields:
-        _check_read(name, scheme, spelled)
     try:
         recipe = Recipe.model_validate({"scheme": scheme, **fields})
     except ValidationError as error:
         raise config_error(error, where=where, allowed=list(Recipe.model_fields)) from error
-    _check_percentile(recipe, fields, spelled)
+    check_read(recipe, fields, spelled)
     return recipe
+
+
+def check_read(
+    recipe: Recipe, fields: Iterable[str] | None = None, spelled: Callable[[str], str] = str
+) -> None:
+    """Refuse ``fields`` that would do nothing; by default those whose value is not the default.
+
+    Raises:
+        UsageError: naming the field, and when it would have an effect.
+    """
+    given = _changed(recipe) if fields is None else list(fields)
+    for name in given:
+        _check_scheme_reads(name, recipe.scheme, spelled)
+    if recipe.range_method != "percentile":
+        _refuse(
+            given,
+            ("percentile",),
+            f"range method {recipe.range_method!r}",
+            ("range_method", "percentile"),
+            spelled,
+        )
+    if recipe.scheme == "int8-weight" and recipe.accuracy_level == 0:
+        blocks = ("block_size", "symmetric_weights")
+        _refuse(given, blocks, "scheme 'int8-weight' and accuracy level 0", ("accuracy_level", "4"), spelled)
+
+
+def _changed(recipe: Recipe) -> list[str]:
+    defaults = Recipe(scheme=recipe.scheme)
+    return [name for name in Recipe.model_fields if getattr(recipe, name) != getattr(defaults, name)]
+
+
+def _refuse(
+    given: Collection[str],
+    names: Sequence[str],
+    situation: str,
+    remedy: tuple[str, str],
+    spelled: Callable[[str], str],
+) -> None:
+    for name in names:
+        if name in given:
+            raise UsageError(
+                f"{spelled(name)} has no effect with {situation}.",
+                fix=f"Set {spelled(remedy[0])} to {remedy[1]}, or leave it out.",
+            )
 
 
 def check_scheme_name(scheme: str) -> None:
@@ -83,7 +125,7 @@ def exclusions(patterns: Sequence[str]) -> tuple[Override, ...]:
     return tuple(Override(match=pattern, precision="fp32") for pattern in patterns)
 
 
-def _check_read(name: str, scheme: str, spelled: Callable[[str], str]) -> None:
+def _check_scheme_reads(name: str, scheme: str, spelled: Callable[[str], str]) -> None:
     schemes = READ_BY.get(name)
     if schemes is None or scheme in schemes:
         return
@@ -91,13 +133,4 @@ def _check_read(name: str, scheme: str, spelled: Callable[[str], str]) -> None:
     raise UsageError(
         f"{spelled(name)} has no effect with scheme {scheme!r}.",
         fix=f"Leave it out, or choose a scheme that reads it: {readers}.",
-    )
-
-
-def _check_percentile(recipe: Recipe, fields: Mapping[str, Any], spelled: Callable[[str], str]) -> None:
-    if "percentile" not in fields or recipe.range_method == "percentile":
-        return
-    raise UsageError(
-        f"{spelled('percentile')} has no effect with range method {recipe.range_method!r}.",
-        fix=f"Set {spelled('range_method')} to percentile, or leave it out.",
     )

@@ -56,7 +56,7 @@ GOLDEN = [
         (*COMPILE, "--block-size", "32"),
         2,
         "error: --block-size has no effect with scheme 'int8-dynamic'.\n"
-        "fix:   Leave it out, or choose a scheme that reads it: int4-weight.\n",
+        "fix:   Leave it out, or choose a scheme that reads it: int8-weight, int4-weight.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "int4-weight", "--block-size", "48"),

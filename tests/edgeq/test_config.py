@@ -110,7 +110,11 @@ REFUSED = [
     (("threads = 0", ""), "", "edgeq.toml: threads = 0 is not valid."),
     (("[data]\ncalibraton = 'x'", ""), "Did you mean calibration?", "unknown key data.calibraton"),
     (("", "block = 32"), "Did you mean block_size?", "unknown key targets[1].block"),
-    (("", "block_size = 32"), "int4-weight", "block_size has no effect with scheme 'int8-static'"),
+    (
+        ("", "block_size = 32"),
+        "int8-weight, int4-weight",
+        "block_size has no effect with scheme 'int8-static'",
+    ),
     (("", "percentile = 99"), "", "percentile has no effect with range method 'auto'"),
     (
         ("", "range_method = 'max'"),

@@ -111,12 +111,13 @@ def compile_command(
             "--block-size",
             metavar="N",
             rich_help_panel=QUANTIZATION,
-            help="Weights that share a scale in int4-weight: 16, 32, 64, 128 or 256.",
+            help="int4-weight (and int8-weight with --accuracy-level 4): weights that share a scale: 16, 32, 64, "
+            "128 or 256.",
         ),
     ] = None,
     asymmetric: Annotated[
         bool,
-        typer.Option("--asymmetric", rich_help_panel=QUANTIZATION, help="int4-weight with zero points."),
+        typer.Option("--asymmetric", rich_help_panel=QUANTIZATION, help="Blocks with zero points."),
     ] = False,
     accuracy_level: Annotated[
         int | None,
@@ -124,7 +125,7 @@ def compile_command(
             "--accuracy-level",
             metavar="N",
             rich_help_panel=QUANTIZATION,
-            help="int4-weight kernels: 0 computes in float, 4 with int8 activations (faster).",
+            help="int4-weight and int8-weight: 0 computes in float, 4 in int8 blocks (often faster).",
         ),
     ] = None,
     no_bias_correction: Annotated[
@@ -140,8 +141,8 @@ def compile_command(
         typer.Option(
             "--allow-saturation",
             rich_help_panel=QUANTIZATION,
-            help="int8-static for CPUs with VNNI or dot product only: full weight range, which saturates on "
-            "others.",
+            help="int8-static and int8-dynamic, for CPUs with VNNI or dot product only: weights use the full "
+            "range, which saturates on others.",
         ),
     ] = False,
     exclude: Annotated[
