@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from edgeq.calibration.affine import Range, quant_params
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
-from edgeq.compiler.plan_nodes import activation_ports, attribute, constant, input_at, is_lookup, weight_ports
+from edgeq.compiler.plan_nodes import activation_ports, constant, input_at, is_lookup, weight_ports
+from edgeq.compiler.quantize.layer_geometry import is_depthwise, kernel_order
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight, quantize_weight
 from edgeq.compiler.recipe import Recipe
@@ -113,23 +114,6 @@ def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantPar
     if params is None:
         raise InternalError(f"{node.name!r} has no quantized input.")
     return np.float32(params.scale)
-
-
-def kernel_order(node: ir.Node, rank: int) -> tuple[int, ...]:
-    """Permutation of a weight's axes to [output channels, K in the order of the INT8 kernel]."""
-    if node.op_type == "Conv":
-        return (0, *range(2, rank), 1)
-    if node.op_type == "ConvTranspose":
-        return (1, *range(2, rank), 0)
-    if node.op_type == "Gemm" and attribute(node, "transB", 0):
-        return (0, 1)
-    return (rank - 1, *range(rank - 1))
-
-
-def is_depthwise(node: ir.Node, weights: Floats) -> bool:
-    """Whether each output channel reads one channel of its own: such kernels widen before they add."""
-    group = attribute(node, "group", 1)
-    return node.op_type == "Conv" and weights.shape[1] == 1 and group == weights.shape[0] and group != 1
 
 
 def _floor(bias: object, input_scale: np.float32, spec: QuantSpec) -> Floats:

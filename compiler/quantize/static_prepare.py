@@ -12,7 +12,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.compiler.model import Model
-from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant, rank_of
+from edgeq.compiler.plan_nodes import attribute, constant, input_at
+from edgeq.compiler.quantize.layer_geometry import kernel_order
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Capabilities
@@ -25,48 +26,17 @@ def prepare(model: Model, capabilities: Capabilities, recipe: Recipe) -> Model:
     result = model.clone()
     edit = Rewriter(result.ir, capabilities, recipe)
     steps: tuple[Callable[[ir.Node, Rewriter], None], ...] = (
-        _matmul_add_to_gemm,
         _fold_gemm_factors,
         _flatten_bias,
     )
     for step in steps:
         for node in list(result.ir.graph):
             step(node, edit)
+    if recipe.bias_correction:
+        for node in result.ir.graph:
+            _add_bias(node, edit, capabilities)
     _unshare_constants(result.ir.graph, edit, capabilities)
     return result
-
-
-def _matmul_add_to_gemm(node: ir.Node, edit: Rewriter) -> None:
-    """MatMul + Add of a vector on matrices is one Gemm: ONNX Runtime would fuse them itself, but in float."""
-    if node.op_type != "Add" or node.domain != "":
-        return
-    for index in (0, 1):
-        product, bias = node.inputs[index], node.inputs[1 - index]
-        if product is None or bias is None:
-            continue
-        matmul = product.producer()
-        if matmul is not None and _is_linear(matmul, product) and _is_vector(bias, matmul):
-            gemm = edit.node("Gemm", [matmul.inputs[0], matmul.inputs[1], bias], matmul.name or "Gemm")
-            _copy_type(gemm.outputs[0], node.outputs[0])
-            edit.replace(node, [gemm])
-            if matmul.graph is not None:
-                matmul.graph.remove(matmul, safe=True)
-            return
-
-
-def _is_linear(node: ir.Node, product: ir.Value) -> bool:
-    if node.op_type != "MatMul" or node.domain != "" or product.is_graph_output():
-        return False
-    if len(list(product.uses())) != 1 or not is_constant(node.inputs[1]):
-        return False
-    return rank_of(node.inputs[0]) == 2 and rank_of(node.inputs[1]) == 2
-
-
-def _is_vector(bias: ir.Value, matmul: ir.Node) -> bool:
-    numbers, weights = constant(bias), matmul.inputs[1]
-    if numbers is None or weights is None or weights.shape is None:
-        return False
-    return numbers.dtype == np.float32 and numbers.shape in ((weights.shape[1],), (1, weights.shape[1]))
 
 
 def _fold_gemm_factors(node: ir.Node, edit: Rewriter) -> None:
@@ -101,6 +71,25 @@ def _flatten_bias(node: ir.Node, edit: Rewriter) -> None:
     node.replace_input_with(2, edit.initializer(f"{bias.name}_vector", vector))
 
 
+def _add_bias(node: ir.Node, edit: Rewriter, capabilities: Capabilities) -> None:
+    """A bias of zeros where there is none, for the correction: INT8 kernels add it at no cost."""
+    rule = capabilities.int8_static.get(node.op_type)
+    if rule is None or rule.bias is None or node.domain != "" or input_at(node, rule.bias) is not None:
+        return
+    weights = [constant(input_at(node, index)) for index in rule.weights]
+    if len(weights) != 1 or weights[0] is None or weights[0].dtype != np.float32:
+        return
+    channels = weights[0].shape[kernel_order(node, weights[0].ndim)[0]]
+    node.resize_inputs(rule.bias + 1)
+    zeros = np.zeros(channels * int(_groups_of_transposed(node)), np.float32)
+    node.replace_input_with(rule.bias, edit.initializer(f"{node.name}_bias", zeros))
+
+
+def _groups_of_transposed(node: ir.Node) -> int:
+    group = attribute(node, "group", 1) if node.op_type == "ConvTranspose" else 1
+    return group if isinstance(group, int) else 1
+
+
 def _unshare_constants(graph: ir.Graph, edit: Rewriter, capabilities: Capabilities) -> None:
     """Give every quantized port a constant of its own: scales differ from node to node."""
     taken: set[ir.Value] = set()
@@ -128,7 +117,3 @@ def _quantized_ports(
         return list(range(len(node.inputs)))
     ports = {*activations, *(weights if isinstance(weights, dict) else {})}
     return sorted(ports | ({bias} if bias is not None else set()))
-
-
-def _copy_type(new: ir.Value, old: ir.Value) -> None:
-    new.type, new.shape = old.type, old.shape

@@ -1,0 +1,199 @@
+"""Correcting the layers of a quantized model one after the other, against the float model.
+
+Rounding and clipping shift the mean of a layer's outputs, and the shifts of all layers add up. Each layer's
+bias takes back what its own quantized weights and its quantized input, errors of all earlier layers included,
+have changed: b' = b + E[W x] - E[Wq xq] (Nagel et al., "Data-Free Quantization Through Weight Equalization
+and Bias Correction", 2019, section 4.2, with measured means). Layers are linear, so E[W x] = W E[x]: only the
+mean of each input is needed. The quantized model runs once, in segments, with the runtime's own kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.plan import Plan, QuantParams
+from edgeq.compiler.plan_nodes import activation_ports, constant, input_at, weight_ports
+from edgeq.compiler.quantize.layer_geometry import groups, input_rows, kernel_order
+from edgeq.compiler.quantize.linear_layers import quantize_bias
+from edgeq.compiler.quantize.saturation import Floats
+from edgeq.compiler.quantize.segments import SegmentedRun
+from edgeq.compiler.quantize.static_weights import QuantizedWeight
+from edgeq.errors import InternalError
+from edgeq.progress import Progress
+from edgeq.targets.base import Capabilities
+
+
+@dataclass
+class Layer:
+    """A linear layer of the float model: its input, weights (float32 as stored) and bias by name."""
+
+    node: ir.Node
+    input: str
+    weight: str
+    weights: Floats
+    bias: str
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return self.weights.shape[2:] if self.node.op_type == "Conv" else ()
+
+    def rows(self, weights: Floats) -> Floats:
+        """Weights as [groups, channels of the group, K]."""
+        ordered = weights.transpose(kernel_order(self.node, weights.ndim))
+        return ordered.reshape(groups(self.node), -1, int(np.prod(ordered.shape[1:])))
+
+
+def find_layers(graph: ir.Graph, plan: Plan, capabilities: Capabilities) -> list[Layer]:
+    """The layers of the float graph that are planned in INT8 and have a bias to correct.
+
+    None where most layers have no bias of their own (transformers): LayerNormalization takes the mean shift
+    back there, and padded tokens would spoil the means. Measured on a BERT: correction cost 0.4 dB.
+    """
+    found, layers = [], 0
+    for node in graph:
+        planned = plan.nodes.get(node.name or "")
+        rule = capabilities.int8_static.get(node.op_type)
+        if planned is None or planned.precision != "int8" or rule is None or rule.role != "compute":
+            continue
+        layers += 1
+        ports = list(weight_ports(node, rule))
+        if len(ports) != 1 or node.op_type == "ConvTranspose":
+            continue
+        layer = _layer(node, activation_ports(node, rule), ports[0], rule.bias)
+        if layer is not None:
+            found.append(layer)
+    return found if 2 * len(found) >= layers else []
+
+
+def _layer(node: ir.Node, activations: Sequence[int], weight: int, bias: int | None) -> Layer | None:
+    x, w = node.inputs[activations[0]], node.inputs[weight]
+    numbers = constant(w)
+    if x is None or w is None or numbers is None or (node.op_type != "Conv" and numbers.ndim != 2):
+        return None
+    if activations[0] != 0:  # constant @ x: the rows of the constant are the channels
+        return None
+    target = input_at(node, bias) if bias is not None else None
+    if target is None:
+        return None
+    return Layer(node, x.name or "", w.name or "", np.asarray(numbers, np.float32), target.name or "")
+
+
+@dataclass
+class InputMeans:
+    """Observer: the sum over samples of every layer's input, per shape of a sample."""
+
+    layers: Mapping[str, Layer]
+    sums: dict[str, dict[tuple[int, ...], tuple[Floats, int]]] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[str]:
+        return list(self.layers)
+
+    def observe(self, name: str, array: Array) -> None:
+        add_to_sums(self.sums.setdefault(name, {}), self.layers[name].node, np.asarray(array, np.float32))
+
+
+Sums = dict[tuple[int, ...], tuple[Floats, int]]
+
+
+def add_to_sums(sums: Sums, node: ir.Node, x: Floats) -> None:
+    """Add a batch: convolutions keep the mean image, matrix products the mean row."""
+    batch = x if node.op_type == "Conv" else input_rows(node, (), x, None, np.random.default_rng(0))[:, 0]
+    total, count = sums.get(batch.shape[1:], (np.zeros(batch.shape[1:], np.float64), 0))
+    sums[batch.shape[1:]] = total + batch.sum(axis=0, dtype=np.float64), count + len(batch)
+
+
+def mean_rows(layer: Layer, sums: Sums) -> Floats:
+    """The mean row that the layer reads, float64 [groups, K], over all samples and output positions."""
+    random = np.random.default_rng(0)
+    total, weight = np.zeros((1,)), 0
+    for image_sum, count in sums.values():
+        mean = (image_sum / count)[None].astype(np.float32)
+        rows = input_rows(layer.node, layer.kernel, mean, None, random)
+        total = total + rows.sum(axis=0, dtype=np.float64) * count
+        weight += len(rows) * count
+    return np.asarray(total / weight)
+
+
+def correct(
+    model: ir.Model,
+    layers: Sequence[Layer],
+    float_means: InputMeans,
+    batches: Sequence[Mapping[str, Array]],
+    activations: Mapping[str, QuantParams],
+    constants: dict[str, QuantizedWeight],
+    threads: int | None,
+    progress: Progress,
+) -> None:
+    """Correct the biases of the QDQ ``model`` in place, and in ``constants``."""
+    nodes = {node.name: node for node in model.graph}
+    pending = {nodes[layer.node.name]: layer for layer in layers}
+    run = SegmentedRun(model, batches, threads)
+    with progress.task("Correcting", len(layers)) as advance:
+        while pending:
+            run.advance(pending, [_input(node) for node in pending])
+            ready = {node: layer for node, layer in pending.items() if _codes(node) in run.kept[0]}
+            if not ready:
+                raise InternalError("Bias correction found no layer that can run.")
+            for node, layer in ready.items():
+                codes = [batch[_codes(node)] for batch in run.kept]
+                _correct_layer(model, layer, codes, float_means, activations, constants)
+                del pending[node]
+            advance(len(ready))
+
+
+def _input(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    if value is None:
+        raise InternalError(f"{node.name!r} has no input.")
+    return value
+
+
+def _codes(node: ir.Node) -> str:
+    """Name of the integers that the node's input is dequantized from."""
+    dequantize = _input(node).producer()
+    if dequantize is None or dequantize.inputs[0] is None:
+        raise InternalError(f"The input of {node.name!r} is not quantized.")
+    return dequantize.inputs[0].name or ""
+
+
+def _correct_layer(
+    model: ir.Model,
+    layer: Layer,
+    codes: Sequence[Array],
+    float_means: InputMeans,
+    activations: Mapping[str, QuantParams],
+    constants: dict[str, QuantizedWeight],
+) -> None:
+    params = activations[layer.input]
+    sums: Sums = {}
+    for batch in codes:
+        add_to_sums(sums, layer.node, (batch.astype(np.float32) - float(params.zero_point)) * params.scale)
+    quantized = constants[layer.weight].dequantized()
+    wanted = _mean_output(layer, layer.weights, mean_rows(layer, float_means.sums[layer.input]))
+    got = _mean_output(layer, quantized, mean_rows(layer, sums))
+    _shift_bias(model, layer, (wanted - got).astype(np.float32), params, constants)
+
+
+def _mean_output(layer: Layer, weights: Floats, rows: Floats) -> Floats:
+    """Mean of the layer's output per channel, without its bias: float64 [channels]."""
+    return np.asarray(np.einsum("gok,gk->go", layer.rows(weights), rows, dtype=np.float64).reshape(-1))
+
+
+def _shift_bias(
+    model: ir.Model, layer: Layer, shift: Floats, params: QuantParams, constants: dict[str, QuantizedWeight]
+) -> None:
+    graph = model.graph
+    old = constants[layer.bias]
+    bias = old.codes.astype(np.float64) * old.params.scale
+    new = quantize_bias(
+        (bias + shift).astype(np.float32), np.float32(params.scale), constants[layer.weight].params.scale
+    )
+    constants[layer.bias] = new
+    name = f"{layer.bias}_quantized"
+    graph.initializers[name].const_value = ir.tensor(new.codes, name=name)
