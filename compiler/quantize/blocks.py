@@ -77,27 +77,14 @@ def quantize_blocks(rows: Floats, bits: int, block_size: int, *, symmetric: bool
     padded = np.zeros((n, count * block_size), np.float32)
     padded[:, :k] = rows
     rounded = round_bits(padded.reshape(n * count, block_size), bits, symmetric=symmetric)
-    scales = rounded.scales.reshape(n, count) * _growth(padded, rounded.dequantized().reshape(n, -1))
     codes, zeros = _unsigned(rounded, bits)
     return Blocks(
         pack(codes, bits).reshape(n, count, -1),
-        scales,
+        rounded.scales.reshape(n, count),
         None if zeros is None else pack(zeros.reshape(n, count), bits),
         bits,
         block_size,
     )
-
-
-def _growth(rows: Floats, rounded: Floats) -> Floats:
-    """Factor per row [N, 1] that takes back the shrinking of least squares: <w, w> / <w, s q>.
-
-    The least squared error makes every row a little shorter (by the share of the noise, 0.6 % at 22 dB),
-    and all layers in the same direction. Lengthening it again costs 0.03 dB and improves perplexity.
-    """
-    length = np.einsum("nk,nk->n", rows, rows, dtype=np.float64)
-    cross = np.einsum("nk,nk->n", rows, rounded, dtype=np.float64)
-    factor = np.divide(length, cross, out=np.ones_like(length), where=cross > 0)
-    return factor.astype(np.float32)[:, None]
 
 
 def _unsigned(rounded: Rounded, bits: int) -> tuple[Bytes, Bytes | None]:

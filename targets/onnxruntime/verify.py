@@ -63,11 +63,12 @@ class _Lookup:
         kernel = self._kernel(plan, node, running)
         if kernel is None and all(_constant(value) for value in node.inputs if value is not None):
             return _result(plan, Kernel(REMOVED, ""), "folded into a constant when the model loads")
+        fused = ""
         if kernel is None:
-            return _result(plan, *self._neighbour(plan, node))
+            kernel, fused = self._neighbour(plan, node)
         if kernel.precision == "fp32" and plan.precision == "int8" and _expanded(node):
-            return _result(plan, Kernel(STORED, f"{kernel.name}, fp32 arithmetic"), "")
-        return _result(plan, kernel, _runtime_reason(plan, kernel))
+            return _result(plan, Kernel(STORED, f"{kernel.name}, fp32 arithmetic"), fused)
+        return _result(plan, kernel, _runtime_reason(plan, kernel) or fused)
 
     def _group(self, node: ir.Node) -> Iterator[ir.Node]:
         """``node`` and the nodes before it that no plan names: what it was rewritten to."""

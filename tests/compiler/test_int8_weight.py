@@ -98,6 +98,16 @@ def test_embeddings_stay_int8_in_memory(tmp_path: Path) -> None:
     assert verified(quantized, tmp_path)["emb"].actual == "int8"
 
 
+def test_a_convolution_that_is_fused_with_its_activation_is_not_missed(tmp_path: Path) -> None:
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), node("Relu", ["c"], ["y"], name="relu")]
+    model = build(nodes, {"x": ("f", [1, 16, 8, 8])}, {"w": random(16, 16, 3, 3)})
+    quantized = quantize_int8_weight(model, CAPS, RECIPE)
+    run(quantized.model, tmp_path, {"x": random(1, 16, 8, 8)})
+    result = verified(quantized, tmp_path)["conv"]
+    assert (result.actual, result.missed) == ("int8-weight", False)
+    assert result.reason.endswith("fused with Relu 'relu'")
+
+
 def test_dead_channels_and_huge_ranges(tmp_path: Path) -> None:
     weights = random(16, 8, 3, 3)
     weights[0] = 0
