@@ -111,8 +111,8 @@ def compile_command(
             "--block-size",
             metavar="N",
             rich_help_panel=QUANTIZATION,
-            help="int4-weight (and int8-weight with --accuracy-level 4): weights that share a scale: 16, 32, 64, "
-            "128 or 256.",
+            help="int4-weight (and int8-weight with --accuracy-level 4): weights that share a scale: 16, "
+            "32, 64, 128 or 256.",
         ),
     ] = None,
     asymmetric: Annotated[
