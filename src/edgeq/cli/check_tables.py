@@ -33,9 +33,12 @@ def check_view(
 
 
 def _table(result: CheckResult) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("", "target", "size", "speedup", "accuracy", "budgets"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for title in ("", "target", "size", "latency", "speedup", "accuracy", "budgets"):
         table.add_column(title, overflow="fold")
+    measured = [outcome.result.measurements for outcome in result.outcomes if outcome.result is not None]
+    if measured:
+        table.add_row("", "FP32", *_baseline_cells(measured[0]), style="dim")
     for outcome in result.outcomes:
         table.add_row(mark(outcome.passed), _name(outcome, result), *_cells(outcome))
     return table
@@ -47,39 +50,54 @@ def _name(outcome: Outcome, result: CheckResult) -> str:
     return f"{outcome.entry.name} {outcome.entry.target}" if several else outcome.entry.name
 
 
-def _cells(outcome: Outcome) -> tuple[str, str, str, str]:
-    """Size, speedup, accuracy and kept budgets, each a few characters."""
+def _baseline_cells(found: Measurements) -> tuple[str, ...]:
+    """The FP32 original, as it was measured beside the first target."""
+    quality = _first_quality(found)
+    accuracy = "" if quality is None or quality.baseline is None else f"{quality.metric} {_baseline(quality)}"
+    return _baseline(found.get("size")), _baseline(found.get("latency_p50")), "", accuracy, ""
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    """Size, median latency, speedup, accuracy and kept budgets, each a few characters."""
     if outcome.result is None:
-        return "", "", "", "error"
+        return "", "", "", "", "error"
     found, verdicts = outcome.result.measurements, outcome.result.verdicts
-    kept = f"{sum(v.passed for v in verdicts)}/{len(verdicts)} kept" if verdicts else "none set"
-    return _size(found), _speedup(found), _accuracy(found), kept
+    kept = f"{sum(v.passed for v in verdicts)}/{len(verdicts)}" if verdicts else "none"
+    return (
+        _size(found.get("size")),
+        _value(found.get("latency_p50")),
+        _value(found.get("speedup")),
+        _quality(_first_quality(found)),
+        kept,
+    )
 
 
-def _size(found: Measurements) -> str:
-    measured = found.get("size")
-    if measured is None:
+def _baseline(measured: Measurement | None) -> str:
+    if measured is None or measured.baseline is None:
         return ""
-    text = format_value(measured.value, measured.unit)
-    return text if measured.ratio is None else f"{text} ({measured.ratio:.0%})"
+    return format_value(measured.baseline, measured.unit)
 
 
-def _speedup(found: Measurements) -> str:
-    measured = found.get("speedup")
+def _value(measured: Measurement | None) -> str:
     return "" if measured is None else format_value(measured.value, measured.unit)
 
 
-def _accuracy(found: Measurements) -> str:
-    """The first quality that was measured, and its difference to FP32."""
-    qualities = [metric for metric in found if metric not in RESOURCES]
-    return _quality(found[qualities[0]]) if qualities else ""
+def _size(measured: Measurement | None) -> str:
+    if measured is None or measured.ratio is None:
+        return _value(measured)
+    return f"{_value(measured)} ({measured.ratio:.0%})"
 
 
-def _quality(measured: Measurement) -> str:
-    text = f"{measured.metric} {format_value(measured.value, measured.unit)}"
-    if measured.difference is None:
-        return text
-    return f"{text} ({format_difference(measured.difference, measured.unit).removesuffix(' points')})"
+def _first_quality(found: Measurements) -> Measurement | None:
+    return next((found[metric] for metric in found if metric not in RESOURCES), None)
+
+
+def _quality(measured: Measurement | None) -> str:
+    """The metric and its difference to FP32."""
+    if measured is None or measured.difference is None:
+        return "" if measured is None else f"{measured.metric} {_value(measured)}"
+    change = format_difference(measured.difference, measured.unit).removesuffix(" points")
+    return f"{measured.metric} {_value(measured)} ({change})"
 
 
 def _problems(outcome: Outcome) -> list[str]:
