@@ -12,13 +12,14 @@ from typing import Literal, get_args
 from edgeq.calibration.affine import Range
 from edgeq.calibration.histogram import Histogram
 from edgeq.calibration.ranges_entropy import entropy_range
-from edgeq.calibration.ranges_mse import mse_range
+from edgeq.calibration.ranges_mse import ExpectedError, mse_range
 from edgeq.calibration.sketch import Sketch
 from edgeq.errors import DataError, UsageError
 
 Method = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = get_args(Method)
 DEFAULT_PERCENTILE = 99.999
+_NEARLY_AS_GOOD = 2.0  # of the expected squared error: 3 dB
 
 __all__ = ["DEFAULT_PERCENTILE", "METHODS", "Method", "Range", "choose_range"]
 
@@ -38,7 +39,8 @@ def choose_range(
         sketch: what calibration saw of the tensor.
         method: ``minmax`` covers all values. ``percentile`` covers ``percentile`` percent of them.
             ``entropy`` minimises the Kullback-Leibler divergence between the distributions before and after
-            quantizing. ``mse`` minimises the expected squared error. ``auto`` is the product's default.
+            quantizing. ``mse`` minimises the expected squared error. ``auto``, the product's default, is
+            ``percentile`` where that is nearly as good as ``mse``, else ``mse``.
         bits: of the quantized type.
         symmetric: the range is -T to T.
         percentile: over 50, up to 100.
@@ -58,7 +60,7 @@ def choose_range(
         "percentile": lambda: percentile_range(histogram, percentile),
         "entropy": lambda: entropy_range(histogram, bits, symmetric),
         "mse": lambda: mse_range(histogram, bits, symmetric),
-        "auto": lambda: mse_range(histogram, bits, symmetric),
+        "auto": lambda: auto_range(histogram, bits, symmetric, percentile),
     }
     chosen = pick[method]()
     return Range(-chosen.high, chosen.high) if symmetric else chosen
@@ -81,6 +83,18 @@ def percentile_range(histogram: Histogram, percentile: float) -> Range:
     if histogram.high[-1] <= 0:
         return Range(min(histogram.quantile(cut), 0.0), 0.0)
     return Range(min(histogram.quantile(cut / 2), 0.0), max(histogram.quantile(1 - cut / 2), 0.0))
+
+
+def auto_range(histogram: Histogram, bits: int, symmetric: bool, percentile: float) -> Range:
+    """The percentile range, unless it loses much more than the best range can.
+
+    A percentile did best on real networks (``docs/benchmarks.md``), but it knows nothing of magnitudes: rare
+    values that carry most of the signal would be cut off, and 4 bits want a narrower range than 8.
+    """
+    by_share = percentile_range(histogram, percentile)
+    best = mse_range(histogram, bits, symmetric)
+    error = ExpectedError(histogram, bits, symmetric)
+    return by_share if error.of(by_share) <= _NEARLY_AS_GOOD * error.of(best) else best
 
 
 def _check_request(method: str, bits: int, percentile: float) -> None:

@@ -51,6 +51,10 @@ class ExpectedError:
         width = 2 * high[None, :] + 0 * low[:, None] if self.symmetric else high[None, :] - low[:, None]
         return np.asarray(clipping + self._rounding(width / self.steps))
 
+    def of(self, span: Range) -> float:
+        """The error with one range."""
+        return float(self(np.array([span.low]), np.array([span.high]))[0, 0])
+
     def best(self, low: Floats, high: Floats) -> tuple[int, int]:
         """The indices of the pair with the smallest error; of equals, the widest."""
         errors = self(low, high)

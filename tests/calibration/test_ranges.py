@@ -101,6 +101,21 @@ def test_a_single_huge_outlier_is_clipped(method) -> None:
 
 
 @ANY_SYMMETRY
+def test_auto_is_the_percentile_unless_that_costs_much(symmetric: bool) -> None:
+    usual = sketch_of(NORMAL)
+    assert choose_range(usual, "auto", symmetric=symmetric) == choose_range(
+        usual, "percentile", symmetric=symmetric
+    )
+    # One value in 200,000 carries nearly all of the signal, as in some transformers.
+    massive = sketch_of(np.append(NORMAL, np.float32(1e6)))
+    assert choose_range(massive, "percentile", symmetric=symmetric).high < 10
+    assert choose_range(massive, "auto", symmetric=symmetric).high == 1e6
+    # With 4 bits a percentile of the tails is far too wide.
+    best = choose_range(usual, "mse", bits=4, symmetric=symmetric)
+    assert choose_range(usual, "auto", bits=4, symmetric=symmetric) == best
+
+
+@ANY_SYMMETRY
 @pytest.mark.parametrize("name", ["normal", "laplace", "heavy tails", "gelu"])
 def test_entropy_is_between_a_clipped_body_and_minmax(name: str, symmetric: bool) -> None:
     values = TENSORS[name]
