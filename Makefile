@@ -73,7 +73,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.peers
 	@[ -n "$${EDGEQ_DATA:-}" ] || { echo 'make bench needs EDGEQ_DATA=DIR, the folder of real models and data'; exit 2; }
-	@for script in benchmarks/peers/bench_*.py; do $(BIN)/python "$$script"; done
+	@for name in calibration accuracy zoo; do echo "== $$name"; $(BIN)/python "benchmarks/peers/$$name.py"; done
 
 docs: $(VENV)/.demo
 	@$(BIN)/python docs/generate_cli.py
