@@ -143,6 +143,10 @@ class Target(Protocol):
         """Load the artefact with the target's runtime (or its verifier's interpreter)."""
         ...
 
+    def machine_note(self, scheme: Scheme) -> str | None:
+        """What this machine's kernels mean for the scheme, measured now; None: nothing to say."""
+        ...
+
     def runner_kind(self) -> str:
         """``runtime`` when :meth:`runner` is the real runtime, else what stands in for it."""
         ...

@@ -68,7 +68,7 @@ def check_equivalent(
         ModelError: an output differs by more than float rounding, or a model cannot be loaded or run.
     """
     with (
-        (progress or SilentProgress()).task("compare with the original") as step,
+        (progress or SilentProgress()).task("Comparing with the original") as step,
         _sessions(original, normalized) as (first, second),
     ):
         comparison = _Comparison(original.outputs, first, second)

@@ -78,14 +78,16 @@ class Proof:
                 options=self.options,
                 progress=progress,
             )
-        found.notes.extend(notes)
+        target = get_target(manifest.target)
+        advice = target.machine_note(manifest.recipe.scheme) if "latency" in self.options.parts else None
+        found.notes.extend([*notes, *([advice] if advice else [])])
         section = Measured.of(
             found,
             judge(self.budgets, found),
             machine=this_machine(),
             options={**self.options.to_json(), "threads": self.threads},
             evaluation=None if self.evaluation is None else self.evaluation.describe(),
-            runner=get_target(manifest.target).runner_kind(),
+            runner=target.runner_kind(),
         )
         return manifest.model_copy(update={"measured": section})
 

@@ -13,7 +13,7 @@ from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 if TYPE_CHECKING:
     from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
-    from edgeq.compiler.recipe import Recipe
+    from edgeq.compiler.recipe import Recipe, Scheme
 
 
 class OnnxRuntimeTarget:
@@ -55,6 +55,14 @@ class OnnxRuntimeTarget:
     def runner(self, folder: Path, *, threads: int | None = None) -> OnnxRuntimeRunner:
         """A session on the artefact in ``folder``; raises TargetError."""
         return OnnxRuntimeRunner(folder / MODEL_FILE, threads=threads)
+
+    def machine_note(self, scheme: Scheme) -> str | None:
+        """Whether INT8 kernels pay on this CPU, from a probe of about half a second."""
+        if scheme not in ("int8-static", "int8-dynamic"):
+            return None
+        from edgeq.targets.onnxruntime.probe import probe
+
+        return probe().sentence
 
     def runner_kind(self) -> str:
         return "runtime"
