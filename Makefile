@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	"$$python" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
 	>/dev/null 2>&1 && echo "$$python" && break; done)
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Twice quiet: pip warns about every index that lacks a package. Errors still show.
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
 

@@ -9,6 +9,7 @@ samples that the model is judged on are neither trained on nor calibrated with.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -92,7 +93,7 @@ def main() -> None:
     print(
         f"Trained a CNN of {weights:,} weights on {len(labels) - EVALUATION:,} digits in {seconds:.1f} s: "
         f"{top1:.2%} right on {EVALUATION} held-out ones.\n"
-        f"Wrote {folder}/digits.onnx, calibration.npz and evaluation.npz"
+        f"Wrote {os.path.relpath(folder)}/digits.onnx, calibration.npz and evaluation.npz"
     )
 
 
