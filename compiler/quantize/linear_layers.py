@@ -30,8 +30,13 @@ def quantize_constants(
     capabilities: Capabilities,
     recipe: Recipe,
     activations: Mapping[str, QuantParams],
+    known: dict[str, QuantizedWeight],
 ) -> dict[str, QuantizedWeight]:
-    """The integers of all constants in ``plan.weights``, by tensor name."""
+    """The integers of all constants in ``plan.weights``, by tensor name.
+
+    ``known`` keeps quantized weights from call to call: with other activations they stay the same, unless a
+    bias needs a larger scale.
+    """
     made: dict[str, QuantizedWeight] = {}
     for node in graph:
         planned = plan.nodes.get(node.name or "")
@@ -41,7 +46,7 @@ def quantize_constants(
         if is_lookup(node):
             made.update(_table(node, plan))
             continue
-        made.update(_linear(node, rule, plan, recipe, activations))
+        made.update(_linear(node, rule, plan, recipe, activations, known))
         made.update(_operands(node, rule, plan))
     return made
 
@@ -78,7 +83,12 @@ def _asymmetric(numbers: Array, spec: QuantSpec) -> QuantizedWeight:
 
 
 def _linear(
-    node: ir.Node, rule: OpRule, plan: Plan, recipe: Recipe, activations: Mapping[str, QuantParams]
+    node: ir.Node,
+    rule: OpRule,
+    plan: Plan,
+    recipe: Recipe,
+    activations: Mapping[str, QuantParams],
+    known: dict[str, QuantizedWeight],
 ) -> dict[str, QuantizedWeight]:
     found: dict[str, QuantizedWeight] = {}
     bias = input_at(node, rule.bias) if rule.bias is not None else None
@@ -90,22 +100,26 @@ def _linear(
             raise InternalError(f"{node.name!r} has no constant weights.")
         name = value.name or ""
         spec = plan.weights[name]
-        weights = np.asarray(numbers, np.float32)
         input_scale = _input_scale(node, rule, activations)
-        order = kernel_order(node, weights.ndim)
-        weight = quantize_weight(
-            weights,
-            spec,
-            order,
-            floor=_floor(bias_numbers, input_scale, spec),
-            pairs=recipe.saturation_safe and not is_depthwise(node, weights),
-        )
+        floor = _floor(bias_numbers, input_scale, spec)
+        weight = known.get(name)
+        if weight is None or (weight.params.scale < floor).any():
+            weight = _quantize(node, np.asarray(numbers, np.float32), spec, floor, recipe)
+            known[name] = weight
         found[name] = weight
         if bias is not None and bias_numbers is not None:
             found[bias.name or ""] = quantize_bias(
                 np.asarray(bias_numbers, np.float32).reshape(-1), input_scale, weight.params.scale
             )
     return found
+
+
+def _quantize(
+    node: ir.Node, weights: Floats, spec: QuantSpec, floor: Floats, recipe: Recipe
+) -> QuantizedWeight:
+    order = kernel_order(node, weights.ndim)
+    pairs = recipe.saturation_safe and not is_depthwise(node, weights)
+    return quantize_weight(weights, spec, order, floor=floor, pairs=pairs)
 
 
 def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantParams]) -> np.float32:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq.calibration.affine import Range
-from edgeq.calibration.collect import collect
+import numpy as np
+
+from edgeq.calibration.collect import Observer, collect
 from edgeq.calibration.ranges import choose_range
 from edgeq.calibration.sketch import Sketch
 from edgeq.calibration.types import Array, Batch, DataSource
 from edgeq.compiler.model import Model, save
-from edgeq.compiler.plan import QuantParams
+from edgeq.compiler.plan import Plan, QuantParams
 from edgeq.compiler.planner import make_plan
-from edgeq.compiler.quantize.bias_correction import InputMeans, Layer, correct, find_layers
+from edgeq.compiler.quantize.bias_correction import InputMeans, correct, correctable
+from edgeq.compiler.quantize.layers import Layer, find_layers
 from edgeq.compiler.quantize.linear_layers import quantize_constants
 from edgeq.compiler.quantize.qdq import insert_qdq
+from edgeq.compiler.quantize.range_choice import choose_method
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.static_params import activation_params
 from edgeq.compiler.quantize.static_prepare import prepare
-from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.quantize.static_weights import QuantizedWeight
+from edgeq.compiler.recipe import RangeMethod, Recipe
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
@@ -49,60 +53,149 @@ def quantize_static(
     reporter = progress or SilentProgress()
     prepared = prepare(model, capabilities, recipe)
     plan = make_plan(prepared, capabilities, recipe)
-    graph = prepared.ir.graph
+    layers = find_layers(prepared.ir.graph, plan, capabilities)
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         path = Path(folder) / "float.onnx"
         save(prepared, path)
-        run = _Run(path, recipe, data, threads, reporter)
-        sketches = run.sketches(list(plan.activations))
-        ranges = _ranges(sketches, recipe)
-        activations = activation_params(graph, plan, capabilities, ranges)
-        constants = quantize_constants(graph, plan, capabilities, recipe, activations)
-        layers = find_layers(graph, plan, capabilities) if recipe.bias_correction else []
-        insert_qdq(prepared, plan, capabilities, recipe, activations, constants)
-        if layers:
-            samples = correction_samples(sketches, run.seen)
-            means, batches = run.input_means(layers, samples)
-            correct(prepared.ir, layers, means, batches, activations, constants, threads, reporter)
-    params: dict[str, QuantParams] = {**activations, **{n: c.params for n, c in constants.items()}}
-    return Quantized(prepared, plan, params)
+        run = _FloatRun(path, data, threads, reporter)
+        sketches = run.calibrate(list(plan.activations), recipe.calibration_samples)
+        builder = _Builder(prepared, plan, capabilities, recipe, sketches)
+        corrected = correctable(layers) if recipe.bias_correction else []
+        recorded = _record(run, recipe, corrected, sketches, prepared)
+        method = _method(builder, recorded, Path(folder), threads, reporter)
+        built = builder.build(method)
+        if corrected:
+            correct(
+                built.model.ir,
+                corrected,
+                recorded.means,
+                recorded.inputs,
+                built.activations,
+                built.constants,
+                threads,
+                reporter,
+            )
+    params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
+    return Quantized(built.model, plan, params, tuple(builder.notes))
+
+
+@dataclass(frozen=True)
+class _Built:
+    model: Model
+    activations: dict[str, QuantParams]
+    constants: dict[str, QuantizedWeight]
 
 
 @dataclass
-class _Run:
+class _Builder:
+    """Makes the QDQ model of any range method from one calibration."""
+
+    model: Model
+    plan: Plan
+    capabilities: Capabilities
+    recipe: Recipe
+    sketches: Mapping[str, Sketch]
+    notes: list[str] = field(default_factory=list)
+    _weights: dict[str, QuantizedWeight] = field(default_factory=dict)
+
+    def build(self, method: RangeMethod) -> _Built:
+        """The QDQ model with ranges by ``method``; quantized weights are computed once for all methods."""
+        ranges = {
+            name: choose_range(sketch, method, percentile=self.recipe.percentile, tensor=name)
+            for name, sketch in self.sketches.items()
+        }
+        result = self.model.clone()
+        graph = result.ir.graph
+        activations = activation_params(graph, self.plan, self.capabilities, ranges)
+        constants = quantize_constants(
+            graph, self.plan, self.capabilities, self.recipe, activations, self._weights
+        )
+        insert_qdq(result, self.plan, self.capabilities, self.recipe, activations, constants)
+        return _Built(result, activations, constants)
+
+
+def _method(
+    builder: _Builder, recorded: _Recorded, folder: Path, threads: int | None, progress: Progress
+) -> RangeMethod:
+    asked = builder.recipe.range_method
+    if asked != "auto" or not builder.plan.activations:
+        return "percentile" if asked == "auto" else asked
+    method, errors = choose_method(
+        lambda candidate: builder.build(candidate).model,
+        recorded.inputs,
+        recorded.outputs,
+        folder,
+        threads,
+    )
+    tried = ", ".join(f"{name} {-10 * np.log10(max(error, 1e-30)):.1f} dB" for name, error in errors.items())
+    builder.notes.append(f"Range method {method}, the best of (output against float): {tried}.")
+    progress.note(builder.notes[-1])
+    return method
+
+
+@dataclass
+class _FloatRun:
     """The float model on disk and the data that it runs on."""
 
     path: Path
-    recipe: Recipe
     data: DataSource
     threads: int | None
     progress: Progress
     seen: int = 0
 
-    def sketches(self, tensors: list[str]) -> Mapping[str, Sketch]:
+    def calibrate(self, tensors: list[str], samples: int) -> Mapping[str, Sketch]:
         """The distribution of every tensor over the calibration samples."""
         if not tensors:
             return {}
         statistics = collect(
-            self.path,
-            tensors,
-            self.data,
-            samples=self.recipe.calibration_samples,
-            threads=self.threads,
-            progress=self.progress,
+            self.path, tensors, self.data, samples=samples, threads=self.threads, progress=self.progress
         )
         self.seen = statistics.samples
         return statistics.sketches
 
-    def input_means(self, layers: list[Layer], samples: int) -> tuple[InputMeans, list[dict[str, Array]]]:
-        """What the float layers read on the first ``samples``, and these samples in batches."""
-        means = InputMeans({layer.input: layer for layer in layers})
-        recorded = _Recorded(self.data)
-        collect(self.path, [], recorded, samples=samples, threads=self.threads, observers=[means])
-        return means, recorded.taken
 
-
+@dataclass
 class _Recorded:
+    """The first samples in batches, with what the float model makes of them."""
+
+    inputs: list[dict[str, Array]]
+    outputs: list[dict[str, Array]]
+    means: InputMeans
+
+
+def _record(
+    run: _FloatRun, recipe: Recipe, layers: list[Layer], sketches: Mapping[str, Sketch], model: Model
+) -> _Recorded:
+    """Run the float model over the samples that correction and the choice of the range method work on."""
+    means = InputMeans({layer.input: layer for layer in layers})
+    recorder = _Recorder(run.data)
+    outputs = _OutputRecorder([spec.name for spec in model.outputs])
+    if sketches and (layers or recipe.range_method == "auto"):
+        count = correction_samples(sketches, run.seen)
+        observers: list[Observer] = [means, outputs]
+        collect(run.path, [], recorder, samples=count, threads=run.threads, observers=observers)
+    return _Recorded(recorder.taken, outputs.batches(len(recorder.taken)), means)
+
+
+class _OutputRecorder:
+    """Observer: keeps the model's outputs, batch by batch."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.tensors = names
+        self._taken: dict[str, list[Array]] = {name: [] for name in names}
+
+    def observe(self, name: str, array: Array) -> None:
+        self._taken[name].append(array.copy())
+
+    def batches(self, count: int) -> list[dict[str, Array]]:
+        """One dict per batch; an output that is constant was seen with the first batch only."""
+        return [
+            {name: taken[min(i, len(taken) - 1)] for name, taken in self._taken.items() if taken}
+            for i in range(count)
+        ]
+
+
+class _Recorder:
     """A data source that remembers the batches of its last reading."""
 
     def __init__(self, source: DataSource) -> None:
@@ -113,10 +206,11 @@ class _Recorded:
         self.taken: list[dict[str, Array]] = []
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-        self.taken = []
+        found = []
         for batch in self._source.batches(batch_size, limit):
-            self.taken.append(batch.inputs)
+            found.append(batch.inputs)
             yield batch
+        self.taken = found
 
     def describe(self) -> dict[str, Any]:
         return self._source.describe()
@@ -127,10 +221,3 @@ def correction_samples(sketches: Mapping[str, Sketch], seen: int) -> int:
     sizes = sorted((sketch.count / max(seen, 1) for sketch in sketches.values()), reverse=True)
     per_sample = 4 * sum(sizes[:3])
     return max(1, min(seen, CORRECTION_SAMPLES, int(CORRECTION_BYTES / max(per_sample, 1))))
-
-
-def _ranges(sketches: Mapping[str, Sketch], recipe: Recipe) -> dict[str, Range]:
-    return {
-        name: choose_range(sketch, recipe.range_method, percentile=recipe.percentile, tensor=name)
-        for name, sketch in sketches.items()
-    }
