@@ -180,9 +180,11 @@ def test_every_finite_tensor_has_a_range_within_its_extremes(
     values, method, symmetric: bool, bits: int
 ) -> None:
     span = choose_range(sketch_of(values), method, symmetric=symmetric, bits=bits)
-    reach = float(np.abs(values).max()) if symmetric else None
-    assert -(reach if symmetric else max(-values.min(), 0)) * (1 + 1e-6) <= span.low <= 0
-    assert 0 <= span.high <= (reach if symmetric else max(values.max(), 0)) * (1 + 1e-6)
+    down, up = max(-float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if symmetric:
+        down = up = max(down, up)
+    assert -down * (1 + 1e-6) <= span.low <= 0
+    assert 0 <= span.high <= up * (1 + 1e-6)
 
 
 @ANY_METHOD
