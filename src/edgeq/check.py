@@ -121,7 +121,9 @@ def _outcome(config: Config, entry: TargetEntry, force: bool, progress: Progress
     except EdgeqError as found:
         error = found
     except Exception as found:  # noqa: BLE001 (a defect in one target must not hide the others' verdicts)
-        error = InternalError(f"Unexpected {type(found).__name__}: {found}")
+        error = InternalError(
+            f"Unexpected {type(found).__name__}: {found}", fix="Repeat with --debug for the traceback."
+        )
         error.__cause__ = found
     return Outcome(entry, result, error, time.monotonic() - begin)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import pytest
 
 import edgeq
 from edgeq.config import load_config
-from tests.support.cli import Workspace, environment
+from tests.support.cli import Workspace, command, environment
 
 HEAVY = ("numba", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "torch", "transformers", "numpy")
 
@@ -85,6 +92,39 @@ def test_init_does_not_overwrite(work: Workspace) -> None:
     assert work.edgeq("init", "model.onnx", "--force").returncode == 0
 
 
-def test_no_colour_without_a_terminal_and_with_no_color(work: Workspace) -> None:
-    run = work.edgeq("targets", env={"NO_COLOR": "1", "FORCE_COLOR": ""})
-    assert "\x1b" not in run.stdout
+def test_no_colour_without_a_terminal(work: Workspace) -> None:
+    assert "\x1b" not in work.edgeq("targets").stdout
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_on_a_terminal(work: Workspace, colour: bool) -> None:
+    """Bars, colours unless NO_COLOR is set, and lines that fit its width."""
+    extra = {"TERM": "xterm-256color"} | ({} if colour else {"NO_COLOR": "1"})
+    code, shown = _on_a_terminal(
+        work, "compile", "model.onnx", "--scheme", "fp32", "--measure", "size", env=extra
+    )
+    assert code == 0, shown
+    assert "\x1b[?25l" in shown  # the cursor is hidden while bars move
+    assert "\x1b[?25h" in shown  # and comes back
+    colours = re.findall(r"\x1b\[[0-9;]*3[0-9](?:;[0-9]+)*m", shown)
+    assert bool(colours) == colour
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "artefact  build/model-onnxruntime" in plain
+
+
+def _on_a_terminal(work: Workspace, *arguments: str, env: dict[str, str]) -> tuple[int, str]:
+    """Run with a pseudo terminal of 80 columns as stdout and stderr."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    surroundings = {k: v for k, v in environment(env).items() if k not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        command(*arguments), cwd=work.folder, env=surroundings, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    # Reading fails with EIO when the other side is closed.
+    with suppress(OSError):
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    return process.wait(timeout=60), shown.decode()

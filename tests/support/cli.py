@@ -52,7 +52,8 @@ def command(*arguments: str) -> list[str]:
 
 def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """The environment of a run: not on a terminal, not in somebody's CI."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "COV_"))}
+    foreign = ("GITHUB_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     return {**kept, "PYTHONWARNINGS": "default", **(extra or {})}
 
 
