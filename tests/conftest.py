@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
@@ -21,6 +22,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # No test talks to a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+# A loaded machine is no defect of the code under test.
+settings.register_profile("edgeq", deadline=None)
+settings.load_profile("edgeq")
 
 
 @pytest.fixture(autouse=True)
