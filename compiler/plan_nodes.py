@@ -50,6 +50,8 @@ def _axis(node: ir.Node, rule: OpRule, value: ir.Value, axis: int | None) -> int
     rank = rank_of(value)
     if axis is None or rank is None:
         return None
+    if axis < 0 and rank != 2:  # a stack of matrices has one scale: kernels take a scale per column of one
+        return None
     positive = axis % rank
     swapped = rule.transposed_by and attribute(node, rule.transposed_by, 0)
     if swapped and positive >= rank - 2:

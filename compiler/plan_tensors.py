@@ -89,7 +89,7 @@ def _share_concat(groups: Groups, islands: Islands, node: ir.Node) -> None:
     absorbs a Relu must keep it, so only inputs that are all constrained alike are joined.
     """
     output = node.outputs[0]
-    single = [v for v in node.inputs if v is not None and _read_once(v) and not is_constant(v)]
+    single = [v for v in node.inputs if v is not None and _read_only_by(node, v) and not is_constant(v)]
     kinds = {constraint(islands, v) for v in node.inputs if v is not None and not is_constant(v)}
     if len(kinds) != 1 or "fixed" in next(iter(kinds)):
         return
@@ -98,8 +98,8 @@ def _share_concat(groups: Groups, islands: Islands, node: ir.Node) -> None:
             groups.join(name_of(value), name_of(output))
 
 
-def _read_once(value: ir.Value) -> bool:
-    return len(list(value.uses())) == 1 and not value.is_graph_output()
+def _read_only_by(node: ir.Node, value: ir.Value) -> bool:
+    return not value.is_graph_output() and all(user is node for user in value.consumers())
 
 
 def constraint(islands: Islands, value: ir.Value) -> tuple[object, ...]:

@@ -30,7 +30,8 @@ class OpRule:
     """What a target's INT8 kernel of one op type wants.
 
     ``activations``: input indices that are quantized per tensor. ``weights``: input index → allowed axis
-    (None = per-tensor only). ``bias``: index of an INT32 bias. ``quantized_output``: the kernel writes INT8.
+    (None = per-tensor only; a negative one counts for matrices, stacks of them are per-tensor).
+    ``bias``: index of an INT32 bias. ``quantized_output``: the kernel writes INT8.
     ``same_range``: inputs and outputs share one scale and zero point.
 
     ``role`` says when INT8 pays: ``compute`` always (the op holds the arithmetic), ``join`` only between INT8

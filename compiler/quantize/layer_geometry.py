@@ -15,14 +15,17 @@ from edgeq.compiler.quantize.saturation import Floats
 
 
 def kernel_order(node: ir.Node, rank: int) -> tuple[int, ...]:
-    """Permutation of a weight's axes to [output channels, K in the order of the INT8 kernel]."""
+    """Permutation of a weight's axes to [output channels, K in the order of the INT8 kernel].
+
+    K is the last axis of matrices (a stack of them has its own rows), all axes but the first of kernels.
+    """
     if node.op_type == "Conv":
         return (0, *range(2, rank), 1)
     if node.op_type == "ConvTranspose":
         return (1, *range(2, rank), 0)
     if node.op_type == "Gemm" and attribute(node, "transB", 0):
         return (0, 1)
-    return (rank - 1, *range(rank - 1))
+    return (*range(rank - 2), rank - 1, rank - 2)
 
 
 def is_depthwise(node: ir.Node, weights: Floats) -> bool:

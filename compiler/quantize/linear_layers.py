@@ -101,7 +101,8 @@ def _linear(
         name = value.name or ""
         spec = plan.weights[name]
         input_scale = _input_scale(node, rule, activations)
-        floor = _floor(bias_numbers, input_scale, spec)
+        channels = numbers.shape[spec.axis] if spec.axis is not None else 1
+        floor = _floor(bias_numbers, input_scale, spec, channels)
         weight = known.get(name)
         if weight is None or (weight.params.scale < floor).any():
             weight = _quantize(node, np.asarray(numbers, np.float32), spec, floor, recipe)
@@ -119,7 +120,9 @@ def _quantize(
 ) -> QuantizedWeight:
     order = kernel_order(node, weights.ndim)
     pairs = recipe.saturation_safe and not is_depthwise(node, weights)
-    return quantize_weight(weights, spec, order, floor=floor, pairs=pairs)
+    ordered = [weights.shape[axis] for axis in order]
+    depth = int(np.prod(ordered[1:])) if node.op_type in ("Conv", "ConvTranspose") else ordered[-1]
+    return quantize_weight(weights, spec, order, depth, floor=floor, pairs=pairs)
 
 
 def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantParams]) -> np.float32:
@@ -130,7 +133,7 @@ def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantPar
     return np.float32(params.scale)
 
 
-def _floor(bias: object, input_scale: np.float32, spec: QuantSpec) -> Floats:
+def _floor(bias: object, input_scale: np.float32, spec: QuantSpec, channels: int) -> Floats:
     """Smallest weight scale at which the bias fits INT32 and the product of the scales is a normal number."""
     smallest = np.float32(1e-30) / input_scale
     if bias is None:
@@ -139,11 +142,15 @@ def _floor(bias: object, input_scale: np.float32, spec: QuantSpec) -> Floats:
     needed = magnitude / (float(input_scale) * BIAS_LIMIT)
     if spec.axis is None:
         return np.asarray(max(float(needed.max(initial=0)), float(smallest)), np.float32)
+    if needed.size != channels:  # a grouped ConvTranspose: the groups share their scales
+        needed = needed.reshape(-1, channels).max(axis=0)
     return np.maximum(needed, smallest).astype(np.float32)
 
 
 def quantize_bias(bias: Floats, input_scale: np.float32, weight_scale: Floats) -> QuantizedWeight:
     """INT32 bias at the scale of the kernel's accumulator: input scale times weight scale."""
+    if weight_scale.ndim and weight_scale.size != bias.size:  # groups that share their scales
+        weight_scale = np.tile(weight_scale, bias.size // weight_scale.size)
     scale = np.asarray(input_scale * weight_scale, np.float32)
     codes = np.rint(bias.astype(np.float64) / scale.astype(np.float64)).astype(np.int32)
     spec = QuantSpec("int32", True, 0 if scale.ndim else None)

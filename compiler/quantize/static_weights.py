@@ -35,7 +35,7 @@ class QuantizedWeight:
 
 
 def quantize_weight(
-    weights: Floats, spec: QuantSpec, order: tuple[int, ...], *, floor: Floats, pairs: bool
+    weights: Floats, spec: QuantSpec, order: tuple[int, ...], depth: int, *, floor: Floats, pairs: bool
 ) -> QuantizedWeight:
     """Quantize ``weights`` symmetrically to int8.
 
@@ -43,11 +43,12 @@ def quantize_weight(
         weights: float32, finite, two or more dimensions.
         spec: ``axis`` None for one scale, else the axis that has a scale per index.
         order: permutation of the axes that gives [output channels, K in the order of the kernel].
+        depth: K, the number of products that the kernel adds up.
         floor: smallest allowed scale, float32 [channels] or scalar: what the bias needs to fit INT32.
         pairs: whether adjacent products must not saturate in int16.
     """
     ordered = weights.transpose(order)
-    rows = np.ascontiguousarray(ordered.reshape(ordered.shape[0], -1), dtype=np.float32)
+    rows = np.ascontiguousarray(ordered.reshape(-1, depth), dtype=np.float32)
     codes, scales = _round(rows, floor, pairs, shared=spec.axis is None)
     restored = codes.reshape(ordered.shape).transpose(np.argsort(order)).astype(np.int8)
     scale = scales.reshape(-1)[0] if spec.axis is None else scales
