@@ -112,6 +112,22 @@ def test_on_a_terminal(work: Workspace, colour: bool) -> None:
     assert "artefact  build/model-onnxruntime" in plain
 
 
+def test_a_reader_that_leaves_is_no_missed_budget(work: Workspace) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    run = subprocess.run(
+        command("inspect", "model.onnx"),
+        cwd=work.folder,
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (run.returncode, run.stderr) == (141, b"")
+
+
 def _on_a_terminal(work: Workspace, *arguments: str, env: dict[str, str]) -> tuple[int, str]:
     """Run with a pseudo terminal of 80 columns as stdout and stderr."""
     ours, theirs = pty.openpty()

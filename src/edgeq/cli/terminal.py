@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
 INTERRUPTED = 130
-# A pipe or a CI log has no width of its own; tables are laid out for this many columns there.
-PLAIN_WIDTH = 120
+# As a program that SIGPIPE ends.
+BROKEN_PIPE = 128 + 13
+# A pipe or a CI log has no width of its own: nothing is wrapped there, so that lines can be searched.
+PLAIN_WIDTH = 4096
 # Without a terminal, a task that took longer than this also says when it is done.
 SLOW_TASK_SECONDS = 5.0
 
@@ -85,7 +87,15 @@ def _make_console(stderr: bool) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PLAIN_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+    class Pipe(Console):
+        def on_broken_pipe(self) -> None:
+            # rich leaves with 1 here, which is the code of a missed budget.
+            with suppress(SystemExit):
+                super().on_broken_pipe()
+            raise SystemExit(BROKEN_PIPE)
+
+    return Pipe(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 def _bars(console: Console) -> Bars:
@@ -193,7 +203,7 @@ def session(*, json: bool = False, quiet: bool = False, debug: bool = False) -> 
         raise
     except BrokenPipeError:
         # The reader of our output left (`edgeq inspect … | head`): not an error of ours to explain.
-        raise typer.Exit(128 + 13) from None
+        raise typer.Exit(BROKEN_PIPE) from None
     except Exception as error:  # noqa: BLE001 (the last line of defence: never a bare traceback)
         _report_unexpected(terminal, error)
         raise typer.Exit(5) from None
