@@ -124,5 +124,8 @@ def test_a_check(tmp_path: Path, width: int) -> None:
     assert "int8-narrow: top1 is 73.08 %" in rest
     assert "broken: Sample 3 holds NaN. Remove it." in rest
     assert "int8-static: 1 planned node(s) run in float instead:" in rest
+    assert "note: int8-static, int8-narrow: Dead channels: 3." in rest
+    said = _rendered(check_view(check, {"Dead channels: 3."}, []), width)
+    assert "Dead channels" not in said
     assert "1 of 3 artefacts failed, 1 of 3 budgets missed" in rest
     assert (check.passed, check.exit_code) == (False, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -26,7 +26,7 @@ def check_view(
     if problems:
         parts += ["", *problems]
     parts += [line for outcome in result.outcomes for line in _missed_lines(outcome)]
-    notes = note_lines(_notes(result), said)
+    notes = note_lines(_notes(result, set(said)))
     if notes is not None:
         parts += ["", notes]
     return Group(*parts, "", *_closing(result, written))
@@ -124,12 +124,13 @@ def _missed_lines(outcome: Outcome) -> list[RenderableType]:
     return [Text(title, style="yellow"), missed_table(missed)]
 
 
-def _notes(result: CheckResult) -> list[str]:
-    """Each note once, with the targets that it is about."""
+def _notes(result: CheckResult, said: Collection[str]) -> list[str]:
+    """Each note that was not said before once, with the targets that it is about."""
     names: dict[str, list[str]] = {}
     for outcome in result.outcomes:
         for note in [] if outcome.result is None else result_notes(outcome.result):
-            names.setdefault(note, []).append(outcome.entry.name)
+            if note not in said:
+                names.setdefault(note, []).append(outcome.entry.name)
     everywhere = len(result.outcomes)
     return [note if len(who) == everywhere else f"{', '.join(who)}: {note}" for note, who in names.items()]
 

@@ -136,7 +136,7 @@ def result_notes(result: CompileResult) -> list[str]:
     return list(dict.fromkeys([*result.manifest.notes, *result.measurements.notes]))
 
 
-def note_lines(notes: Iterable[str], said: Iterable[str]) -> RenderableType | None:
+def note_lines(notes: Iterable[str], said: Iterable[str] = ()) -> RenderableType | None:
     """Notes that were not said while working."""
     fresh = [note for note in notes if note not in set(said)]
     if not fresh:
