@@ -32,6 +32,7 @@ class Recipe(BaseModel):
     range_method: RangeMethod = "auto"
     percentile: float = Field(default=99.999, gt=50, le=100)
     bias_correction: bool = True
+    smoothing: bool = True
     block_size: Literal[16, 32, 64, 128, 256] = 32
     symmetric_weights: bool = True
     accuracy_level: Literal[0, 4] = 0

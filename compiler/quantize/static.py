@@ -23,6 +23,7 @@ from edgeq.compiler.quantize.linear_layers import quantize_constants
 from edgeq.compiler.quantize.qdq import insert_qdq
 from edgeq.compiler.quantize.range_choice import choose_method
 from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.quantize.smooth import SMOOTHING_SAMPLES, ChannelStatistics, find_groups, note, smooth
 from edgeq.compiler.quantize.static_params import activation_params
 from edgeq.compiler.quantize.static_prepare import prepare
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
@@ -53,13 +54,16 @@ def quantize_static(
     reporter = progress or SilentProgress()
     prepared = prepare(model, capabilities, recipe)
     plan = make_plan(prepared, capabilities, recipe)
+    smoothed = _smooth(prepared, plan, capabilities, recipe, data, threads, reporter)
+    if smoothed:
+        plan = make_plan(prepared, capabilities, recipe)
     layers = find_layers(prepared.ir.graph, plan, capabilities)
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         path = Path(folder) / "float.onnx"
         save(prepared, path)
         run = _FloatRun(path, data, threads, reporter)
         sketches = run.calibrate(list(plan.activations), recipe.calibration_samples)
-        builder = _Builder(prepared, plan, capabilities, recipe, sketches)
+        builder = _Builder(prepared, plan, capabilities, recipe, sketches, smoothed)
         corrected = correctable(layers) if recipe.bias_correction else []
         recorded = _record(run, recipe, corrected, sketches, prepared)
         method = _method(builder, recorded, Path(folder), threads, reporter)
@@ -77,6 +81,29 @@ def quantize_static(
             )
     params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
     return Quantized(built.model, plan, params, tuple(builder.notes))
+
+
+def _smooth(
+    model: Model,
+    plan: Plan,
+    capabilities: Capabilities,
+    recipe: Recipe,
+    data: DataSource,
+    threads: int | None,
+    progress: Progress,
+) -> list[str]:
+    """Smooth ``model`` in place where that pays; returns what the user is told about it."""
+    groups = find_groups(model.ir.graph, plan) if recipe.smoothing else []
+    if not groups:
+        return []
+    statistics = ChannelStatistics([group.tensor for group in groups])
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        path = Path(folder) / "float.onnx"
+        save(model, path)
+        samples = min(SMOOTHING_SAMPLES, recipe.calibration_samples)
+        collect(path, [], data, samples=samples, threads=threads, progress=progress, observers=[statistics])
+    scaled = smooth(model, groups, statistics, capabilities, recipe)
+    return [note(scaled, groups)] if scaled else []
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from edgeq.machine import library_versions, this_machine
 from edgeq.manifest import Manifest, file_entries, verify_files
 from edgeq.progress import Progress, SilentProgress
 from edgeq.proof import Proof, find_baseline, result, write
+from edgeq.recipes import check_read
 from edgeq.result import CompileResult
 from edgeq.sources import DataOpener
 from edgeq.targets.base import Target
@@ -185,6 +186,7 @@ def _recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
         raise UsageError(f"Unknown scheme {scheme!r}.", fix=f"Known schemes: {', '.join(SCHEMES)}.")
     if recipe is None:
         return Recipe(scheme=cast(Scheme, scheme))
+    check_read(recipe)
     if scheme is not None and scheme != recipe.scheme:
         raise UsageError(
             f"Scheme {scheme!r} and a recipe of scheme {recipe.scheme!r} were both given.", fix="Give one."

@@ -17,6 +17,7 @@ READ_BY: Mapping[str, frozenset[Scheme]] = {
     "range_method": frozenset({"int8-static"}),
     "percentile": frozenset({"int8-static"}),
     "bias_correction": frozenset({"int8-static"}),
+    "smoothing": frozenset({"int8-static"}),
     "saturation_safe": frozenset({"int8-static", "int8-dynamic"}),
     "calibration_samples": frozenset({"int8-static"}),
     "block_size": frozenset({"int8-weight", "int4-weight"}),

@@ -12,6 +12,7 @@ CHANGED = {
     "range_method": "minmax",
     "percentile": 99.9,
     "bias_correction": False,
+    "smoothing": False,
     "block_size": 64,
     "symmetric_weights": False,
     "accuracy_level": 4,

@@ -136,6 +136,14 @@ def compile_command(
             help="int8-static without correcting biases.",
         ),
     ] = False,
+    no_smoothing: Annotated[
+        bool,
+        typer.Option(
+            "--no-smoothing",
+            rich_help_panel=QUANTIZATION,
+            help="int8-static without moving outlier channels of activations into the weights.",
+        ),
+    ] = False,
     saturating: Annotated[
         bool,
         typer.Option(
@@ -211,6 +219,7 @@ def compile_command(
             "symmetric_weights": False if asymmetric else None,
             "accuracy_level": accuracy_level,
             "bias_correction": False if no_bias_correction else None,
+            "smoothing": False if no_smoothing else None,
             "saturation_safe": False if saturating else None,
         }
         recipe = _recipe(scheme, given, exclude or [], override or [])
