@@ -10,6 +10,10 @@ _TYPE_FROM = {
     "DequantizeLinear": 1,
     "QLinearConv": 7,
     "QLinearMatMul": 7,
+    "QLinearConcat": 1,
+    "QLinearWhere": 1,
+    "MatMulIntegerToFloat": 2,
+    "GatherBlockQuantized": 2,
     "Where": 1,
 }
 _FIXED = {"Shape": ir.DataType.INT64, "Size": ir.DataType.INT64, "MatMulInteger": ir.DataType.INT32}
@@ -29,6 +33,10 @@ def _output_dtype(node: ir.Node) -> ir.DataType | None:
         return _FIXED[node.op_type]
     if node.op_type == "Cast":
         return ir.DataType(node.attributes.get_int("to", int(ir.DataType.FLOAT)))
+    if node.op_type == "QGemm":
+        # Without a scale and a zero point for the output it writes float.
+        zero_point = node.inputs[8] if len(node.inputs) > 8 else None
+        return ir.DataType.FLOAT if zero_point is None else zero_point.dtype
     index = _TYPE_FROM.get(node.op_type, 0)
     value = node.inputs[index] if index < len(node.inputs) else None
     return None if value is None else value.dtype

@@ -149,3 +149,29 @@ def test_the_model_itself_is_not_changed(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert isinstance(ir.load(path), ir.Model)
+
+
+def test_types_survive_kernels_whose_first_input_is_a_scale(tmp_path: Path) -> None:
+    """The types of QLinearConcat's output are not saved; what reads it must not look like float."""
+    constants: dict[str, Array] = {
+        "s": np.array(0.02, np.float32),
+        "z": np.array(0, np.uint8),
+        "k_q": np.random.default_rng(0).integers(-99, 99, (8, 8, 1, 1), dtype=np.int8),
+        "k_s": np.full(8, 0.01, np.float32),
+        "k_z": np.zeros(8, np.int8),
+    }
+    nodes = [
+        *qdq("x"),
+        node("DequantizeLinear", ["k_q", "k_s", "k_z"], ["k"], name="k_Dequantize", axis=0),
+        node("Conv", ["x_d", "k"], ["c"], name="conv"),
+        *qdq("c"),
+        node("Concat", ["c_d", "x_d"], ["j"], name="join", axis=1),
+        *qdq("j"),
+        node("MaxPool", ["j_d"], ["m"], name="pool", kernel_shape=[2, 2]),
+        *qdq("m"),
+        node("Identity", ["m_d"], ["y"], name="out"),
+    ]
+    model = build(nodes, {"x": ["n", 8, 8, 8]}, ["y"], constants)
+    planned = plan_of(conv=("Conv", "int8"), join=("Concat", "int8"), pool=("MaxPool", "int8"))
+    found = by_name(verify(save(model, tmp_path), planned))
+    assert {name: result.actual for name, result in found.items()} == dict.fromkeys(planned.nodes, "int8")
