@@ -171,7 +171,7 @@ def test_types_survive_kernels_whose_first_input_is_a_scale(tmp_path: Path) -> N
         *qdq("m"),
         node("Identity", ["m_d"], ["y"], name="out"),
     ]
-    model = build(nodes, {"x": ["n", 8, 8, 8]}, ["y"], constants)
+    model = build(nodes, {"x": ("f", [1, 8, 8, 8])}, constants)
     planned = plan_of(conv=("Conv", "int8"), join=("Concat", "int8"), pool=("MaxPool", "int8"))
     found = by_name(verify(save(model, tmp_path), planned))
     assert {name: result.actual for name, result in found.items()} == dict.fromkeys(planned.nodes, "int8")
