@@ -21,6 +21,7 @@ def load_exported_program(path: Path, progress: Progress) -> Model:
         MissingExtraError: PyTorch is not installed.
     """
     try:
+        import onnxscript  # noqa: F401 - torch.onnx needs it
         import torch
     except ImportError as error:
         raise MissingExtraError("Loading a .pt2 exported program", "torch") from error

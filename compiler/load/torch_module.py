@@ -59,6 +59,7 @@ def load_factory(text: str, example_inputs: Any, progress: Progress) -> Model:
 
 def _require_torch() -> None:
     try:
+        import onnxscript  # noqa: F401 - torch.onnx needs it
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("Loading a PyTorch model", "torch") from error
