@@ -50,6 +50,8 @@ def _axis(node: ir.Node, rule: OpRule, value: ir.Value, axis: int | None) -> int
     rank = rank_of(value)
     if axis is None or rank is None:
         return None
+    if is_lookup(node) and attribute(node, "axis", 0) != 0:  # columns are read, not rows
+        return None
     if axis < 0 and rank != 2:  # a stack of matrices has one scale: kernels take a scale per column of one
         return None
     positive = axis % rank
@@ -83,13 +85,13 @@ def computes_float(node: ir.Node) -> bool:
 
 
 def is_lookup(node: ir.Node) -> bool:
-    """Whether the node reads rows of a constant table (an embedding)."""
+    """Whether the node reads from a constant table (an embedding)."""
     return node.op_type == "Gather" and is_constant(node.inputs[0])
 
 
 def why_not_int8(node: ir.Node, rule: OpRule) -> str | None:
     """Why the kernel of ``rule`` cannot run ``node``; None when it can."""
-    checks = (_why_not_attributes, _why_not_types, _why_not_weights, _why_not_bias)
+    checks = (_why_not_attributes, _why_not_table, _why_not_types, _why_not_weights, _why_not_bias)
     return next((reason for check in checks if (reason := check(node, rule))), None)
 
 
@@ -133,6 +135,17 @@ def _why_not_clip(node: ir.Node) -> str | None:
         return (
             f"only a Clip from 0 is absorbed by rounding to INT8, not one from {bounds[0]:g} to {bounds[1]:g}"
         )
+    return None
+
+
+# Below this many numbers a table costs more nodes than it saves bytes.
+SMALLEST_TABLE = 4096
+
+
+def _why_not_table(node: ir.Node, rule: OpRule) -> str | None:
+    table = node.inputs[0].const_value if is_lookup(node) and node.inputs[0] is not None else None
+    if table is not None and table.size < SMALLEST_TABLE:
+        return f"its table has {table.size} numbers only"
     return None
 
 

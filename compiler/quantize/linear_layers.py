@@ -44,19 +44,29 @@ def quantize_constants(
         if planned is None or planned.precision != "int8" or rule is None:
             continue
         if is_lookup(node):
-            made.update(_table(node, plan))
+            made.update(_table(node, plan, known))
             continue
         made.update(_linear(node, rule, plan, recipe, activations, known))
         made.update(_operands(node, rule, plan))
     return made
 
 
-def _table(node: ir.Node, plan: Plan) -> dict[str, QuantizedWeight]:
+def _table(node: ir.Node, plan: Plan, known: dict[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
     value = node.inputs[0]
     numbers = constant(value)
     if value is None or numbers is None:
         raise InternalError(f"{node.name!r} is no table lookup.")
-    return {value.name or "": _asymmetric(numbers, plan.weights[value.name or ""])}
+    name = value.name or ""
+    if name not in known:
+        known[name] = _table_rows(np.asarray(numbers, np.float32), plan.weights[name])
+    return {name: known[name]}
+
+
+def _table_rows(table: Floats, spec: QuantSpec) -> QuantizedWeight:
+    """A scale per column: what a lookup reads has the columns of the table, whichever rows it takes."""
+    order = tuple(range(table.ndim)) if spec.axis is None else (1, 0)
+    floor = np.asarray(np.finfo(np.float32).tiny, np.float32)
+    return quantize_weight(table, spec, order, table.shape[order[-1]], floor=floor, pairs=False)
 
 
 def _operands(node: ir.Node, rule: OpRule, plan: Plan) -> dict[str, QuantizedWeight]:

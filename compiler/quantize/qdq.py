@@ -106,7 +106,12 @@ class _Writer:
         scale, zero = self._parameters(name, weight.params)
         uses = list(rows.uses())
         node.replace_input_with(0, codes)
-        dequantize = self.edit.node("DequantizeLinear", [rows, scale, zero], f"{rows.name}_DequantizeLinear")
+        dequantize = self.edit.node(
+            "DequantizeLinear",
+            [rows, scale, zero],
+            f"{rows.name}_DequantizeLinear",
+            attributes={} if weight.params.spec.axis is None else {"axis": -1},
+        )
         self._type(dequantize.outputs[0], rows, ir.DataType.FLOAT)
         rows.type = ir.TensorType(ir.DataType.from_numpy(weight.codes.dtype))
         self._insert_behind(rows, [dequantize])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.collect import Observer, collect
+from edgeq.calibration.network import filled_up
 from edgeq.calibration.ranges import choose_range
 from edgeq.calibration.sketch import Sketch
 from edgeq.calibration.types import Array, Batch, DataSource
@@ -34,6 +35,8 @@ from edgeq.targets.base import Capabilities
 # Samples whose quantized activations are kept between the segments of the correction, and their bytes.
 CORRECTION_SAMPLES = 64
 CORRECTION_BYTES = 256 << 20
+# Bytes of float outputs that are kept for comparing range methods.
+OUTPUT_BYTES = 64 << 20
 
 
 def quantize_static(
@@ -149,7 +152,7 @@ def _method(
         return "percentile" if asked == "auto" else asked
     method, errors = choose_method(
         lambda candidate: builder.build(candidate).model,
-        recorded.inputs,
+        recorded.inputs[: len(recorded.outputs)],
         recorded.outputs,
         folder,
         threads,
@@ -201,24 +204,31 @@ def _record(
         count = correction_samples(sketches, run.seen)
         observers: list[Observer] = [means, outputs]
         collect(run.path, [], recorder, samples=count, threads=run.threads, observers=observers)
-    return _Recorded(recorder.taken, outputs.batches(len(recorder.taken)), means)
+    fixed = model.inputs[0].fixed_batch if model.inputs else None
+    inputs = [filled_up(b, fixed).inputs if fixed and b.size < fixed else b.inputs for b in recorder.taken]
+    return _Recorded(inputs, outputs.batches(len(inputs)), means)
 
 
 class _OutputRecorder:
-    """Observer: keeps the model's outputs, batch by batch."""
+    """Observer: keeps the model's outputs, batch by batch, until ``OUTPUT_BYTES`` are full."""
 
     def __init__(self, names: list[str]) -> None:
         self.tensors = names
         self._taken: dict[str, list[Array]] = {name: [] for name in names}
+        self._bytes = 0
 
     def observe(self, name: str, array: Array) -> None:
+        if self._taken[name] and self._bytes + array.nbytes > OUTPUT_BYTES:
+            return
+        self._bytes += array.nbytes
         self._taken[name].append(array.copy())
 
     def batches(self, count: int) -> list[dict[str, Array]]:
         """One dict per batch; an output that is constant was seen with the first batch only."""
+        lengths = [len(taken) for taken in self._taken.values() if len(taken) > 1]
         return [
             {name: taken[min(i, len(taken) - 1)] for name, taken in self._taken.items() if taken}
-            for i in range(count)
+            for i in range(min([count, *lengths]))
         ]
 
 
@@ -230,12 +240,12 @@ class _Recorder:
         self.size = source.size
         self.has_labels = source.has_labels
         self.task = source.task
-        self.taken: list[dict[str, Array]] = []
+        self.taken: list[Batch] = []
 
     def batches(self, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
         found = []
         for batch in self._source.batches(batch_size, limit):
-            found.append(batch.inputs)
+            found.append(batch)
             yield batch
         self.taken = found
 

@@ -22,7 +22,7 @@ _INT8_STATIC = {
     "MatMul": OpRule(
         activations=(0, 1), weights={1: -1}, float_output=True, note="QLinearMatMul or MatMulIntegerToFloat"
     ),
-    "Gather": OpRule(activations=(0,), weights={0: None}, role="move", same_range=True, note="Gather"),
+    "Gather": OpRule(activations=(0,), weights={0: -1}, role="move", same_range=True, note="Gather"),
     "Add": OpRule(activations=(0, 1), role="join", note="QLinearAdd"),
     "Mul": OpRule(activations=(0, 1), role="join", note="QLinearMul"),
     "Where": OpRule(activations=(1, 2), role="join", note="QLinearWhere"),

@@ -278,7 +278,59 @@ def test_bias_correction_takes_the_mean_error_back() -> None:
     assert shift[True] < 0.2 * shift[False]
 
 
-def test_bias_correction_works_through_control_flow_of_many_inputs() -> None:
+def test_a_model_with_a_fixed_batch_takes_a_number_of_samples_that_it_does_not_divide() -> None:
+    model = graph(
+        [("Conv", ["x", "w"], ["t"], {}), ("Relu", ["t"], ["u"], {}), ("Conv", ["u", "v"], ["y"], {})],
+        {"x": [4, 4, 6, 6]},
+        ["y"],
+        {"w": normal(4, 4, 1, 1), "v": normal(4, 4, 1, 1, seed=1)},
+    )
+    x = normal(10, 4, 6, 6)
+    result = quantize(model, Samples(x=x))
+    assert sqnr(run(model, {"x": x[:4]})[0], run(result.model, {"x": x[:4]})[0]) > 30
+
+
+def test_layers_inside_and_around_control_flow() -> None:
+    """An If between two convolutions whose branches read tensors from outside."""
+    import onnx
+    from onnx import helper
+
+    from edgeq.compiler.model import Source
+    from edgeq.compiler.normalize import normalize
+
+    def branch(op: str, name: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        return helper.make_graph([helper.make_node(op, ["t"], [name])], name, [], [output])
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["t"], name="first"),
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["c"]),
+        helper.make_node(
+            "If", ["c"], ["u"], then_branch=branch("Tanh", "a"), else_branch=branch("Neg", "b"), name="if"
+        ),
+        helper.make_node("Conv", ["u", "v"], ["y"], name="second"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4, 6, 6])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [
+            onnx.numpy_helper.from_array(normal(4, 4, 1, 1), "w"),
+            onnx.numpy_helper.from_array(normal(4, 4, 1, 1, seed=1), "v"),
+            onnx.numpy_helper.from_array(np.float32(0), "zero"),
+        ],
+    )
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = normalize(Model(ir.from_proto(proto), Source("onnx", "test", "0" * 64))).model
+    x = normal(16, 4, 6, 6)
+    result = quantize(model, Samples(x=x))
+    assert optimized_ops(result.model)["QLinearConv"] == 2
+    assert sqnr(run(model, {"x": x})[0], run(result.model, {"x": x})[0]) > 25
+
+
+def test_bias_correction_with_inputs_that_are_no_images() -> None:
     """Two inputs that are no images, a float branch and a constant branch between the layers."""
     model = graph(
         [

@@ -213,6 +213,25 @@ BETWEEN: dict[str, tuple[list[Node], dict[str, Any], str]] = {
         {"a": np.array([1], I64), "b": np.array([6], I64), "c": np.array([1], I64)},
         "Slice",
     ),
+    "split": (
+        [
+            ("Split", ["t"], ["s1", "s2"], {"num_outputs": 2, "axis": 1}),
+            ("Add", ["s1", "s2"], ["u"], {}),
+        ],
+        {},
+        "Split",
+    ),
+    "where": ([("Where", ["mask", "t", "x"], ["u"], {})], {"mask": np.arange(8) % 2 == 0}, "QLinearWhere"),
+    "tile": ([("Tile", ["t", "reps"], ["u"], {})], {"reps": np.array([1, 1, 2, 1], I64)}, "Tile"),
+    "reshape": (
+        [
+            ("Reshape", ["t", "s1"], ["r"], {}),
+            ("Transpose", ["r"], ["q"], {"perm": [0, 2, 1]}),
+            ("Reshape", ["q", "s2"], ["u"], {}),
+        ],
+        {"s1": np.array([0, 8, -1], I64), "s2": np.array([0, 8, 8, 8], I64)},
+        "Reshape",
+    ),
     "depth_to_space": ([("DepthToSpace", ["t"], ["u"], {"blocksize": 2})], {}, "DepthToSpace"),
 }
 
@@ -223,7 +242,7 @@ def test_ops_between_convolutions_stay_integers(form: str) -> None:
     weights = dict(weights)
     if "c" in weights and weights["c"].dtype == np.float32:
         weights["c"] = normal(8, 8, 8)  # one per value: not to be folded into the convolution
-    channels = {"concat": 16, "slice": 8, "depth_to_space": 2}.get(form, 8)
+    channels = {"concat": 16, "slice": 8, "depth_to_space": 2, "split": 4}.get(form, 8)
     if form == "slice":
         weights |= {"ax": np.array([2], I64)}
         nodes = [("Slice", ["t", "a", "b", "ax"], ["u"], {})]
