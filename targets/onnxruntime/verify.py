@@ -49,6 +49,7 @@ class _Lookup:
     def __init__(self, graph: OptimizedGraph, plan: Plan) -> None:
         self._planned = frozenset(plan.nodes)
         self._by_name = {node.name or "": node for node in graph.original}
+        self._constants = _Constants(graph.original)
         self._running: dict[ir.Node, list[ir.Node]] = {}
         for node, origins in graph.origins.items():
             for origin in origins:
@@ -61,12 +62,12 @@ class _Lookup:
         group = list(self._group(node))
         running = [found for member in group for found in self._running.get(member, [])]
         kernel = self._kernel(plan, node, running)
-        if kernel is None and all(_constant(value) for value in node.inputs if value is not None):
+        if kernel is None and self._constants.feed(node):
             return _result(plan, Kernel(REMOVED, ""), "folded into a constant when the model loads")
         fused = ""
         if kernel is None:
             kernel, fused = self._neighbour(plan, node)
-        if kernel.precision == "fp32" and plan.precision == "int8" and _expanded(node):
+        if kernel.precision == "fp32" and plan.precision == "int8" and self._constants.expanded(node):
             return _result(plan, Kernel(STORED, f"{kernel.name}, fp32 arithmetic"), fused)
         return _result(plan, kernel, _runtime_reason(plan, kernel) or fused)
 
@@ -115,25 +116,33 @@ def _rank(kernel: Kernel) -> int:
     return ("int4", "int8", "fp16", "fp32", "other").index(kernel.precision)
 
 
-def _expanded(node: ir.Node) -> bool:
-    """Whether a weight of ``node`` is int8 in the file and made float by constant arithmetic."""
-    return any(_from_int8(value) for value in node.inputs if value is not None)
+class _Constants:
+    """The values that do not depend on the model's inputs, found in one pass over the nodes in order."""
 
+    def __init__(self, nodes: Iterable[ir.Node]) -> None:
+        self._computed: set[ir.Value] = set()
+        for node in nodes:
+            if self.feed(node):
+                self._computed.update(node.outputs)
 
-def _from_int8(value: ir.Value) -> bool:
-    producer = value.producer()
-    if producer is None or producer.op_type not in ("Mul", "Cast", "Transpose"):
-        tensor = value.const_value
-        return producer is None and tensor is not None and tensor.dtype == ir.DataType.INT8
-    sources = [source for source in producer.inputs if source is not None]
-    return any(_from_int8(source) for source in sources) and all(_constant(source) for source in sources)
+    def feed(self, node: ir.Node) -> bool:
+        """Whether ``node`` reads nothing else."""
+        return all(self._known(value) for value in node.inputs if value is not None)
 
+    def expanded(self, node: ir.Node) -> bool:
+        """Whether a weight of ``node`` is int8 in the file and made float by constant arithmetic."""
+        return any(self._from_int8(value) for value in node.inputs if value is not None)
 
-def _constant(value: ir.Value) -> bool:
-    producer = value.producer()
-    if producer is None:
-        return value.is_initializer()
-    return all(_constant(source) for source in producer.inputs if source is not None)
+    def _known(self, value: ir.Value) -> bool:
+        return value in self._computed or (value.producer() is None and value.is_initializer())
+
+    def _from_int8(self, value: ir.Value) -> bool:
+        producer = value.producer()
+        if producer is None:
+            return value.const_value is not None and value.const_value.dtype == ir.DataType.INT8
+        if producer.op_type not in ("Mul", "Cast", "Transpose") or value not in self._computed:
+            return False
+        return any(self._from_int8(source) for source in producer.inputs if source is not None)
 
 
 def _runtime_reason(plan: NodePlan, kernel: Kernel) -> str:

@@ -175,3 +175,13 @@ def test_types_survive_kernels_whose_first_input_is_a_scale(tmp_path: Path) -> N
     planned = plan_of(conv=("Conv", "int8"), join=("Concat", "int8"), pool=("MaxPool", "int8"))
     found = by_name(verify(save(model, tmp_path), planned))
     assert {name: result.actual for name, result in found.items()} == dict.fromkeys(planned.nodes, "int8")
+
+
+def test_deep_graphs_with_many_paths_are_read_in_one_pass(tmp_path: Path) -> None:
+    """1,200 nodes in a row, each reading the one before twice."""
+    nodes = [node("Add", [f"v{i}", f"v{i}"], [f"v{i + 1}"], name=f"add{i}") for i in range(1200)]
+    nodes.append(node("Tanh", ["v1200"], ["y"], name="last"))
+    path = save(build(nodes, {"v0": ("f", [1, 4])}, {}), tmp_path)
+    results = by_name(inspect(path))
+    assert results["last"].actual == "fp32"
+    assert len(results) == 1201
