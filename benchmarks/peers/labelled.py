@@ -1,7 +1,7 @@
 """The labelled sets of the shared data folder as plain arrays, the same for edgeq and for every peer.
 
-No separate calibration files exist for CIFAR-10, VWW and keyword spotting: there a part of the file calibrates
-(spread over it where it is sorted by class) and the whole file is evaluated, for every tool alike.
+No separate calibration files exist for CIFAR-10, VWW and keyword spotting: there a part of the file, spread
+over it where it is sorted by class, calibrates and the whole file is evaluated, for every tool alike.
 """
 
 from __future__ import annotations
