@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.cli import Workspace, command, environment
+from tests.support.cli import Workspace, command, environment, hear_interrupts
 
 COMPILE = ("compile", "model.onnx", "--scheme", "int8-dynamic", "--no-bench")
 
@@ -215,6 +215,7 @@ def test_interrupted_in_the_middle_leaves_nothing(work: Workspace, number: signa
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     assert process.stderr is not None
     said = ""

@@ -13,6 +13,7 @@ import pytest
 
 from edgeq.artefact import artefact_folder, check_output
 from edgeq.errors import DataError, OutputExistsError, TargetError, UsageError
+from tests.support.cli import hear_interrupts
 from tests.support.manifests import write_artefact
 
 
@@ -137,7 +138,8 @@ with artefact_folder(Path(sys.argv[1]), force=True) as folder:
 
 def build(path: Path, size: int, seconds: float) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", BUILD, str(path), str(size), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **pipes, text=True, preexec_fn=hear_interrupts)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Workspace:
     def leftovers(self) -> list[str]:
         """Hidden files and folders below here: what an interrupted run would leave."""
         return sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob(".*"))
+
+
+def hear_interrupts() -> None:
+    """For a child before it starts: a suite run in the background hands down that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def command(*arguments: str) -> list[str]:
