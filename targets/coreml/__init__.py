@@ -1,0 +1,1 @@
+"""The target ``coreml``: ONNX to ``.mlpackage``, verified on any machine."""

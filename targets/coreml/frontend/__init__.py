@@ -1,0 +1,1 @@
+"""ONNX to MIL: strict, one handler per op."""

@@ -1,0 +1,22 @@
+"""Sizes that a dimension of the package may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dynamic dimension of the ONNX model, as the package shall have it.
+
+    ``smallest`` to ``largest`` inclusive; ``choices`` lists the only sizes allowed (EnumeratedShapes).
+    """
+
+    smallest: int
+    largest: int
+    choices: tuple[int, ...] = ()
+
+    @property
+    def fixed(self) -> int | None:
+        """The size when there is only one."""
+        return self.smallest if self.smallest == self.largest else None

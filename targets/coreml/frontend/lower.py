@@ -1,0 +1,164 @@
+"""Lowers a whole ONNX graph to a MIL program."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.compiler.model import Model
+from edgeq.errors import EdgeqError, TargetError
+from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.coreml.frontend.lowering import Lowering
+from edgeq.targets.coreml.frontend.node import OnnxNode, RefusedNodeError, Var
+from edgeq.targets.coreml.frontend.signature import Port, Signature, package_names
+from edgeq.targets.coreml.frontend.table import handler_of
+from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
+
+_INPUT_TYPES = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.INT32: "int32",
+    ir.DataType.INT64: "int32",
+    ir.DataType.BOOL: "int32",
+}
+_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.BOOL)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The MIL program (before coremltools' passes) and how its ports stand for the ONNX model's."""
+
+    program: Any
+    signature: Signature
+
+
+def lower(model: Model, *, ios: int, dimensions: Mapping[str, Dimension] | None = None) -> Lowered:
+    """Lower the normalized or quantized ``model`` for the deployment target iOS ``ios`` (15 to 18).
+
+    ``dimensions`` says what becomes of each dynamic dimension: its symbolic name, or ``input:axis`` for one
+    without a name.
+
+    Raises:
+        RefusedNodeError: an op, attribute, mode, dtype or rank that cannot be expressed exactly.
+        TargetError: an input or output that Core ML cannot have, or a dynamic dimension without a size.
+    """
+    run = _Run(model, ios, dict(dimensions or {}))
+    return run.program()
+
+
+class _Run:
+    def __init__(self, model: Model, ios: int, dimensions: dict[str, Dimension]) -> None:
+        self.graph = model.ir.graph
+        self.ios = ios
+        self.dimensions = dimensions
+        self.lowering = Lowering(ios)
+        self.inputs = [v for v in self.graph.inputs if v.name not in self.graph.initializers]
+        names = package_names([v.name or "" for v in [*self.inputs, *self.graph.outputs]])
+        self.names = names
+        self.symbols: dict[str, Any] = {}
+
+    def program(self) -> Lowered:
+        coremltools()
+        from coremltools.converters.mil.mil import Function, Program
+
+        program = Program()
+        opset = _opset(self.ios)
+        placeholders = {self.names[v.name or ""]: self._placeholder(v) for v in self.inputs}
+        with Function(placeholders, opset_version=opset) as function:
+            for value in self.inputs:
+                self._take(value, function.inputs[self.names[value.name or ""]])
+            for node in self.graph:
+                self._node(node)
+            function.set_outputs([self._give(value) for value in self.graph.outputs])
+        program.add_function("main", function)
+        signature = Signature(
+            tuple(self._port(v) for v in self.inputs), tuple(self._port(v) for v in self.graph.outputs)
+        )
+        return Lowered(program, signature)
+
+    def _placeholder(self, value: ir.Value) -> Any:
+        dtype = _INPUT_TYPES.get(self.lowering.dtype(value))
+        if dtype is None:
+            raise TargetError(
+                f"Core ML: the input {value.name!r} is {self.lowering.dtype(value).name.lower()}, and packages "
+                "take float32, float16 and int32.",
+                fix="Cast it in the model.",
+            )
+        if value.shape is None:
+            raise TargetError(f"Core ML: the rank of the input {value.name!r} is unknown.")
+        shape = [self._dimension(value, axis, size) for axis, size in enumerate(value.shape)]
+        return builder().placeholder(shape or [1], dtype=getattr(mil_types(), dtype))
+
+    def _dimension(self, value: ir.Value, axis: int, size: Any) -> Any:
+        if isinstance(size, int):
+            return size
+        key = size.value or f"{value.name}:{axis}"
+        chosen = self.dimensions.get(key)
+        if chosen is None:
+            raise TargetError(
+                f"Core ML: axis {axis} of the input {value.name!r} ({key}) is dynamic and has no size.",
+                fix=f"Say which sizes it may have: --dimension {key}=1 (fixed), {key}=1..128 or {key}=32,64,128.",
+            )
+        if chosen.fixed is not None:
+            return chosen.fixed
+        if key not in self.symbols:
+            from coremltools.converters.mil.mil import get_new_symbol
+
+            self.symbols[key] = get_new_symbol()
+        return self.symbols[key]
+
+    def _take(self, value: ir.Value, variable: Var) -> None:
+        mb = builder()
+        if value.shape is not None and len(value.shape) == 0:
+            variable = mb.squeeze(x=variable, axes=[0])
+        if self.lowering.dtype(value) == ir.DataType.BOOL:
+            variable = mb.cast(x=variable, dtype="bool")
+        self.lowering.set(value, variable)
+
+    def _node(self, node: ir.Node) -> None:
+        handler = handler_of(node.domain, node.op_type)
+        view = OnnxNode(node, self.lowering)
+        if handler is None:
+            raise RefusedNodeError(node, "Core ML has no equivalent that edgeq knows")
+        try:
+            # coremltools prints warnings of its own while it infers types
+            with contextlib.redirect_stdout(io.StringIO()):
+                results = handler(view)
+        except EdgeqError:
+            raise
+        except Exception as error:  # noqa: BLE001  coremltools raises whatever it likes on what it cannot express
+            text = " ".join(str(error).split())[:300] or type(error).__name__
+            raise RefusedNodeError(node, f"coremltools does not take it: {text}") from error
+        view.finish()
+        outputs = results if isinstance(results, Sequence) else [results]
+        self.lowering.finish(view, outputs)
+
+    def _give(self, value: ir.Value) -> Var:
+        mb, variable = builder(), self.lowering.variable(value)
+        name = self.names[value.name or ""]
+        if self.lowering.dtype(value) in _INTEGERS:
+            variable = mb.cast(x=variable, dtype="int32")
+        if variable.rank == 0:
+            variable = mb.expand_dims(x=variable, axes=[0])
+        # identity: an output may be an input, a constant, or another output as well
+        return mb.identity(x=variable, name=name)
+
+    def _port(self, value: ir.Value) -> Port:
+        dtype = np.dtype(self.lowering.dtype(value).numpy()).name
+        shape = value.shape if value.shape is not None else self.lowering.shape(value)
+        return Port(
+            value.name or "",
+            self.names[value.name or ""],
+            dtype,
+            tuple(d if isinstance(d, int) or d is None else d.value for d in shape),
+        )
+
+
+def _opset(ios: int) -> Any:
+    return getattr(coremltools().target, f"iOS{ios}")

@@ -1,0 +1,53 @@
+"""The one table: (domain, op type) → handler. Families register their handlers here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+from typing import Any
+
+from edgeq.calibration.types import Array
+from edgeq.targets.coreml.frontend.node import OnnxNode
+
+# A handler returns the outputs: MIL variables, or numpy arrays where the result is a constant. A single
+# output may be returned bare. Outputs that nobody wants may be None.
+Result = Any | Array | Sequence[Any | Array | None]
+Handler = Callable[[OnnxNode], Result]
+
+_FAMILIES = (
+    "activation",
+    "attention",
+    "comparison",
+    "convolution",
+    "gather_scatter",
+    "linear",
+    "math",
+    "normalization",
+    "pooling",
+    "quantization",
+    "reduction",
+    "resize",
+    "shape",
+)
+
+
+def _collect() -> Mapping[str, Handler]:
+    table: dict[str, Handler] = {}
+    for family in _FAMILIES:
+        handlers = import_module(f"edgeq.targets.coreml.ops.{family}").HANDLERS
+        twice = set(table) & set(handlers)
+        if twice:
+            raise RuntimeError(f"two handlers for {sorted(twice)}")
+        table.update(handlers)
+    return MappingProxyType(table)
+
+
+# "Relu", or "com.microsoft.MatMulNBits" for other domains.
+HANDLERS: Mapping[str, Handler] = _collect()
+
+
+def handler_of(domain: str, op_type: str) -> Handler | None:
+    """The handler of an op, None when there is none."""
+    prefix = "" if domain in ("", "ai.onnx") else f"{domain}."
+    return HANDLERS.get(prefix + op_type)

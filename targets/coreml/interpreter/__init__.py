@@ -1,0 +1,1 @@
+"""Runs the MIL program of a written package on any machine."""

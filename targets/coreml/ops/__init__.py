@@ -1,0 +1,1 @@
+"""Handlers: one function per ONNX op, in files by family."""

@@ -1,0 +1,1 @@
+"""Writes ``.mlpackage`` folders: passes, precision, interface, metadata."""
