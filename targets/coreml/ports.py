@@ -1,0 +1,98 @@
+"""Arrays of the ONNX model ↔ arrays of the package: names, integer dtypes and rank 0 differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.errors import DataError, InternalError
+from edgeq.targets.coreml.frontend.signature import Port, Signature
+
+
+def tensor_specs(ports: Iterable[Port]) -> list[TensorSpec]:
+    """The ports as the ONNX model declares them."""
+    return [TensorSpec(port.name, np.dtype(port.dtype), port.shape) for port in ports]
+
+
+def package_dtype(port: Port) -> np.dtype[Any]:
+    """dtype of the package's port: floats keep theirs, integers and booleans are int32."""
+    dtype = np.dtype(port.dtype)
+    return dtype if dtype.kind == "f" else np.dtype(np.int32)
+
+
+def to_package(signature: Signature, inputs: Arrays) -> dict[str, Array]:
+    """ONNX name → array as package name → array.
+
+    Raises:
+        DataError: an unknown or missing name, another dtype or shape, or an integer that int32 cannot hold.
+    """
+    _check_names(signature, inputs)
+    return {port.package_name: _encode(port, np.asarray(inputs[port.name])) for port in signature.inputs}
+
+
+def from_package(signature: Signature, outputs: Arrays) -> dict[str, Array]:
+    """Package name → array as ONNX name → array, in the ONNX model's dtypes and ranks."""
+    return {port.name: _decode(port, outputs) for port in signature.outputs}
+
+
+def _check_names(signature: Signature, inputs: Arrays) -> None:
+    names = [port.name for port in signature.inputs]
+    wants = f"The model wants: {', '.join(names) or 'no inputs'}."
+    missing = [name for name in names if name not in inputs]
+    if missing:
+        raise DataError(f"The input {missing[0]!r} is missing.", fix=wants)
+    unknown = [name for name in inputs if name not in names]
+    if unknown:
+        raise DataError(f"The model has no input {unknown[0]!r}.", fix=wants)
+
+
+def _encode(port: Port, array: Array) -> Array:
+    _check_dtype(port, array)
+    _check_shape(port, array)
+    if array.dtype == np.int64:
+        _check_range(port, array)
+    # package arrays are read as C order by Core ML, and rank 0 does not exist there
+    return np.ascontiguousarray(array, package_dtype(port)).reshape(array.shape or (1,))
+
+
+def _check_dtype(port: Port, array: Array) -> None:
+    if array.dtype == np.dtype(port.dtype):
+        return
+    raise DataError(
+        f"The input {port.name!r} is {array.dtype}, and the model wants {port.dtype}.",
+        fix=f"Convert it with .astype({port.dtype!r}).",
+    )
+
+
+def _check_shape(port: Port, array: Array) -> None:
+    same_rank = len(port.shape) == array.ndim
+    if same_rank and all(
+        not isinstance(w, int) or w == h for w, h in zip(port.shape, array.shape, strict=True)
+    ):
+        return
+    wanted = [size if size is not None else "?" for size in port.shape]
+    raise DataError(
+        f"The input {port.name!r} has the shape {list(array.shape)}, and the model wants {wanted}.",
+        fix="Give the data this shape.",
+    )
+
+
+def _check_range(port: Port, array: Array) -> None:
+    bounds = np.iinfo(np.int32)
+    if array.size and (array.min() < bounds.min or array.max() > bounds.max):
+        raise DataError(
+            f"The input {port.name!r} holds integers outside int32, and Core ML has no int64.",
+            fix="Keep its values between -2147483648 and 2147483647.",
+        )
+
+
+def _decode(port: Port, outputs: Arrays) -> Array:
+    if port.package_name not in outputs:
+        raise InternalError(f"The package returned no output {port.package_name!r} (ONNX {port.name!r}).")
+    found = np.asarray(outputs[port.package_name])
+    if not port.shape:
+        found = found.reshape(())
+    return found.astype(np.dtype(port.dtype), copy=False)
