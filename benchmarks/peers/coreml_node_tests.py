@@ -3,8 +3,8 @@
     python benchmarks/peers/coreml_node_tests.py --all
     python benchmarks/peers/coreml_node_tests.py --ops Softmax,LogSoftmax --verbose
 
-``--peer`` runs the same cases through ``onnxsim.export_coreml`` (pip install onnxsim); its packages are run by
-the same interpreter, so that only the conversion is compared.
+``--peer`` runs the same cases through ``onnxsim.export_coreml`` (pip install onnxsim); its packages are run
+by the same interpreter, so that only the conversion is compared.
 """
 
 from __future__ import annotations

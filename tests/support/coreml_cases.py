@@ -103,11 +103,15 @@ def _cases(test: Any, wanted: frozenset[str] | None) -> Iterator[Case]:
     if (wanted is not None and op_type not in wanted) or not _expressible(graph, op_type):
         return
     arrays, expected = test.data_sets[0]
-    inputs = {value.name: np.asarray(array) for value, array in zip(graph.input, arrays, strict=True)}
-    outputs = {value.name: np.asarray(array) for value, array in zip(graph.output, expected, strict=True)}
+    inputs = {value.name: _array(array) for value, array in zip(graph.input, arrays, strict=True)}
+    outputs = {value.name: _array(array) for value, array in zip(graph.output, expected, strict=True)}
     model = _with_parameters(test.model, op_type, inputs)
     left = {value.name: inputs[value.name] for value in model.graph.input}
     yield Case(test.name, op_type, model, left, outputs, max(test.rtol, 1e-3), max(test.atol, 1e-5))
+
+
+def _array(given: Any) -> Array:
+    return numpy_helper.to_array(given) if isinstance(given, TensorProto) else np.asarray(given)
 
 
 def _expressible(graph: onnx.GraphProto, op_type: str) -> bool:
