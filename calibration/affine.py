@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.errors import InternalError
 
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4"]
+ScaleDtype = Literal["float32", "float16"]
+Floats = npt.NDArray[np.float32]
 _BITS: dict[str, int] = {"uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint4": 4, "int4": 4}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 # The smallest normal float32: kernels that flush subnormals to zero would divide by zero below it.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+# The same for float16: 6.1e-5.
+SMALLEST_HALF_SCALE = float(np.finfo(np.float16).tiny)
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -48,23 +54,49 @@ def integer_limits(dtype: Dtype, symmetric: bool) -> tuple[int, int]:
     return (-top if symmetric else -top - 1), top
 
 
-def quant_params(span: Range, dtype: Dtype, symmetric: bool) -> tuple[np.float32, int]:
+def exact_scales(scales: npt.ArrayLike, dtype: ScaleDtype) -> Floats:
+    """The nearest scales that ``dtype`` holds exactly, as float32.
+
+    float16: normal numbers only, at least 6.1e-5. Smaller ones lose bits there, and where subnormals are
+    flushed to zero they would divide by zero.
+    """
+    values = np.asarray(scales, np.float32)
+    if dtype == "float32":
+        return values
+    magnitude = np.clip(np.abs(values), SMALLEST_HALF_SCALE, _LARGEST_HALF)
+    return np.asarray(np.copysign(magnitude, values).astype(np.float16), np.float32)
+
+
+def quant_params(
+    span: Range, dtype: Dtype, symmetric: bool, scale_dtype: ScaleDtype = "float32"
+) -> tuple[np.float32, int]:
     """Scale and zero point that cover ``span``.
 
     Symmetric: the scale covers the larger side; the zero point is 0, or the middle (uint8: 128) of an
     unsigned dtype. Otherwise the zero point is the integer nearest to where 0.0 falls. The scale is a normal
-    float32, never 0; a range of width 0 gets scale 1 (every value of the tensor is zero).
+    number of ``scale_dtype``, never 0; a range of width 0 gets scale 1 (every value of the tensor is zero).
     """
     lowest, highest = integer_limits(dtype, symmetric)
     if symmetric:
         middle = (highest + 1) // 2 if lowest == 0 else 0
-        return _scale(max(-span.low, span.high) / (highest - middle)), middle
-    scale = _scale(span.high / (highest - lowest) - span.low / (highest - lowest))
+        return _scale(max(-span.low, span.high) / (highest - middle), scale_dtype), middle
+    scale = _scale(span.high / (highest - lowest) - span.low / (highest - lowest), scale_dtype)
     zero_point = round(lowest - span.low / float(scale))
     return scale, min(max(zero_point, lowest), highest)
 
 
-def _scale(exact: float) -> np.float32:
+def _scale(exact: float, dtype: ScaleDtype) -> np.float32:
     if exact == 0:
         return np.float32(1)
-    return np.float32(max(exact, SMALLEST_SCALE))
+    scale = np.float32(max(exact, SMALLEST_SCALE))
+    if dtype == "float32":
+        return scale
+    return _upwards(scale)
+
+
+def _upwards(scale: np.float32) -> np.float32:
+    """The float16 scale at or above ``scale``: the range keeps its ends."""
+    half = np.float16(exact_scales(scale, "float16"))
+    if np.float32(half) < scale and half < np.float16(_LARGEST_HALF):
+        half = np.nextafter(half, np.float16(np.inf))
+    return np.float32(half)

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-QuantDtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4", "int32"]
-Precision = Literal["fp32", "fp16", "int8", "int4", "other"]
+# ``pal4``, ``pal6``: indices of 4 or 6 bits into a palette of floats, which the target's package step makes.
+QuantDtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4", "int32", "pal4", "pal6"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "pal6", "pal4", "other"]
 
 
 @dataclass(frozen=True)

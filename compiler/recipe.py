@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Scheme = Literal["fp32", "fp16", "int8-static", "int8-dynamic", "int8-weight", "int4-weight"]
-SCHEMES: tuple[Scheme, ...] = ("fp32", "fp16", "int8-static", "int8-dynamic", "int8-weight", "int4-weight")
+Scheme = Literal[
+    "fp32",
+    "fp16",
+    "int8-static",
+    "int8-dynamic",
+    "int8-weight",
+    "int4-weight",
+    "palettize-6",
+    "palettize-4",
+]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 RangeMethod = Literal["auto", "minmax", "percentile", "entropy", "mse"]
-Precision = Literal["fp32", "fp16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "pal6", "pal4"]
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 

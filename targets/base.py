@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from edgeq.calibration.affine import ScaleDtype
 from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.progress import Progress, SilentProgress
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
 if TYPE_CHECKING:
     from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
+
+
+# The precisions of a plan that store weights, or weights and activations, in fewer than 16 bits.
+QUANTIZED = ("int8", "int4", "pal6", "pal4")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class OpRule:
     ``float_output``: the kernel can also write float, so a float consumer costs no rounding.
     ``transposed_by``: attribute that, when set, swaps the last two axes of the weights.
     ``attributes``: attribute → values that the kernel takes. ``ranks``: of input 0, empty = any.
+    ``joined``: elementwise INT8 ops after it pay, although its ``float_output`` could feed them in float.
     """
 
     activations: tuple[int, ...] = ()
@@ -55,6 +62,7 @@ class OpRule:
     transposed_by: str = ""
     attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     ranks: tuple[int, ...] = ()
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,19 @@ class Capabilities:
     ``fp16_unsafe``: op types kept in FP32 by the ``fp16`` scheme, with ``fp16_reasons`` of their own where
     it is not range or accuracy. ``float_reasons``: op type → why the
     target leaves it in float (shown in the report).
+
+    ``scheme_reasons``: scheme that it has not → why, and what to take instead. ``unused_options``: field of
+    the recipe that would do nothing here → why.
+    ``saturates``: INT8 kernels of some CPUs add up products in a saturating int16.
+    ``simulate_in_float``: what QDQ models compute is judged with float arithmetic between the roundings, not
+    by ONNX Runtime's integer kernels.
+    ``keeps_absorbed``: ops of the role ``absorb`` are computed, in float, before the result is rounded (where
+    they are not, the rounding itself must do what they do).
+    ``float_bias``: biases of INT8 layers stay float.
+    ``scale_dtype``: type that holds every scale exactly; the runtime's arithmetic may have no wider one.
+    ``weight_form``: how weight-only INT8 is written: ``expanded`` by Cast and Mul, which a runtime folds when
+    it loads, or ``dequantize``: a DequantizeLinear of the initializer, embedding tables included.
+    ``rounds_itself``: the target's build turns float32 models into float16 ones.
     """
 
     target: str
@@ -78,6 +99,15 @@ class Capabilities:
     fp16_unsafe: frozenset[str] = frozenset()
     fp16_reasons: Mapping[str, str] = field(default_factory=dict)
     float_reasons: Mapping[str, str] = field(default_factory=dict)
+    scheme_reasons: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    unused_options: Mapping[str, str] = field(default_factory=dict)
+    saturates: bool = True
+    simulate_in_float: bool = False
+    keeps_absorbed: bool = False
+    float_bias: bool = False
+    scale_dtype: ScaleDtype = "float32"
+    weight_form: Literal["expanded", "dequantize"] = "expanded"
+    rounds_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,16 +125,58 @@ class NodeResult:
     @property
     def missed(self) -> bool:
         """Planned quantized, but runs in float."""
-        return self.planned in ("int8", "int4") and self.actual in ("fp32", "fp16")
+        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement about an artefact that was put to the test."""
+
+    name: str
+    passed: bool
+    found: str
+    wanted: str
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """Everything that a build may need.
+
+    ``model`` is the quantized ONNX model, ``options`` what :meth:`Target.options` returned. ``samples`` are
+    inputs of single inferences to compare numbers on; ``sampled_from`` says in words where they come from.
+    """
+
+    model: Model
+    plan: Plan
+    recipe: Recipe
+    options: Any = None
+    samples: tuple[Arrays, ...] = ()
+    sampled_from: str = ""
+    threads: int | None = None
+    progress: Progress = field(default_factory=SilentProgress)
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """Files written (relative to the artefact folder) and what the application must know to load them."""
+    """Files written (relative to the artefact folder) and what the application must know to load them.
+
+    ``files`` ship; ``evidence`` stays with the artefact so that it can be verified again. ``checks`` are what
+    the build has proved of the written files.
+    """
 
     files: tuple[str, ...]
     load_hints: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measurable:
+    """Which parts of the harness this machine can measure of a target, and why not the others."""
+
+    parts: frozenset[str]
+    reason: str = ""
 
 
 class Runner(Protocol):
@@ -132,12 +204,37 @@ class Target(Protocol):
 
     def capabilities(self) -> Capabilities: ...
 
-    def build(self, model: Model, plan: Plan, recipe: Recipe, folder: Path) -> BuildResult:
-        """Write the native files of the quantized ``model`` into ``folder`` (which exists and is empty)."""
+    def options(self, given: Mapping[str, str], recipe: Recipe) -> Any:
+        """The target's own options from what the user wrote as KEY=VALUE, checked before any work.
+
+        Raises:
+            ConfigError: an unknown key or a value that is not valid.
+            TargetError: the recipe cannot be built with them.
+        """
+        ...
+
+    def build(self, job: BuildJob, folder: Path) -> BuildResult:
+        """Write the native files of the quantized model into ``folder`` (which exists and is empty).
+
+        Raises:
+            TargetError: the target cannot express the model, or what was written does not verify.
+        """
         ...
 
     def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
         """Say for every planned node in which precision it really runs."""
+        ...
+
+    def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
+        """Prove the artefact in ``folder`` again, from its evidence."""
+        ...
+
+    def measurable(self) -> Measurable:
+        """What the harness can measure on this machine."""
+        ...
+
+    def shares(self, folder: Path) -> Mapping[str, float]:
+        """Metric → share (0 to 1) of the operations that run on each kind of processor; empty: unknown."""
         ...
 
     def runner(self, folder: Path, *, threads: int | None = None) -> Runner:
