@@ -1,0 +1,76 @@
+"""What the elementwise families share: dtypes, scalars of the right MIL type, broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.targets.coreml.frontend.node import OnnxNode, Var
+from edgeq.targets.coreml.toolkit import builder, mil_types
+
+if TYPE_CHECKING:
+    from edgeq.targets.coreml.frontend.table import Handler
+
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
+NUMBERS = (*FLOATS, *INTEGERS)
+
+# Largest finite float16: constants up to here survive the compilation to float16.
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+def scalar(like: Var, value: float) -> Any:
+    """``value`` as numpy scalar of the MIL dtype of ``like`` (before iOS17 MIL wants the same dtype)."""
+    with np.errstate(over="ignore"):  # beyond float16: infinite, as in the model
+        return mil_types().nptype_from_builtin(like.dtype)(value)
+
+
+def dtype_name(variable: Var) -> str:
+    """MIL's word for the dtype: ``fp16``, ``fp32``, ``int32``, ``bool``."""
+    return str(mil_types().builtin_to_string(variable.dtype))
+
+
+def negative(x: Var) -> Var:
+    """-x."""
+    return builder().mul(x=x, y=scalar(x, -1))
+
+
+def unary(op: str) -> Handler:
+    """Handler of a float op that MIL has under the name ``op`` with one input ``x``."""
+
+    def handler(node: OnnxNode) -> Var:
+        node.require_float(0)
+        return getattr(builder(), op)(x=node.input(0))
+
+    return handler
+
+
+def numbers(node: OnnxNode) -> list[Var]:
+    """All inputs, which must be float32, float16, int32 or int64.
+
+    Constants that Core ML's int32 cannot hold are refused: arithmetic with a saturated one would be wrong.
+    """
+    node.require_dtype(NUMBERS, *range(node.input_count))
+    for index in range(node.input_count):
+        _require_int32(node, index)
+    return [node.input(index) for index in range(node.input_count)]
+
+
+def _require_int32(node: OnnxNode, index: int) -> None:
+    if node.dtype(index) != ir.DataType.INT64:
+        return
+    content = node.constant(index)
+    bounds = np.iinfo(np.int32)
+    if content is not None and content.size and (content.min() < bounds.min or content.max() > bounds.max):
+        node.refuse(f"its input {index} is a constant that Core ML's int32 cannot hold")
+
+
+def reduced(combine: Callable[..., Var], values: list[Var]) -> Var:
+    """``combine(x=…, y=…)`` over any number of values, from the left; one value is itself."""
+    result = values[0]
+    for value in values[1:]:
+        result = combine(x=result, y=value)
+    return result
