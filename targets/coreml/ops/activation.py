@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import negative, scalar, unary
-from edgeq.targets.coreml.ops.folding import folding
+from edgeq.targets.coreml.ops.elementwise import folding, negative, scalar, unary
 from edgeq.targets.coreml.ops.softmax import HANDLERS as SOFTMAX
 from edgeq.targets.coreml.toolkit import builder
 

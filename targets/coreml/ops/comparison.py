@@ -8,8 +8,7 @@ import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.cast import HANDLERS as CAST
-from edgeq.targets.coreml.ops.elementwise import NUMBERS, scalar
-from edgeq.targets.coreml.ops.folding import folding
+from edgeq.targets.coreml.ops.elementwise import NUMBERS, folding, scalar
 from edgeq.targets.coreml.ops.where import where
 from edgeq.targets.coreml.toolkit import builder
 

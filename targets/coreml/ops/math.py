@@ -10,13 +10,13 @@ from edgeq.targets.coreml.ops.elementwise import (
     FLOATS,
     INTEGERS,
     NUMBERS,
+    folding,
     negative,
     numbers,
     reduced,
     scalar,
     unary,
 )
-from edgeq.targets.coreml.ops.folding import folding
 from edgeq.targets.coreml.ops.integer_math import BITWISE, divide_truncating, remainder_truncating
 from edgeq.targets.coreml.ops.power import power
 from edgeq.targets.coreml.ops.trigonometry import HANDLERS as TRIGONOMETRY
@@ -54,19 +54,15 @@ def divide(node: OnnxNode) -> Var:
 
 def modulo(node: OnnxNode) -> Var:
     """Mod: the sign of the divisor (integers), or of the dividend with ``fmod``."""
+    mb = builder()
     x, y = numbers(node)
-    fmod = node.attribute("fmod", 0)
+    like_dividend = bool(node.attribute("fmod", 0))
     if node.dtype(0) in INTEGERS:
         _refuse_zero(node)
-        return (
-            remainder_truncating(x, y, node.constant(1))
-            if node.attribute("fmod", 0)
-            else builder().mod(x=x, y=y)
-        )
-    if not node.attribute("fmod", 0):
+        return remainder_truncating(x, y, node.constant(1)) if like_dividend else mb.mod(x=x, y=y)
+    if not like_dividend:
         node.refuse("fmod = 0 is not defined for floats")
     # of two numbers that are not negative all definitions of the remainder agree
-    mb = builder()
     return mb.mul(x=mb.sign(x=x), y=mb.mod(x=mb.abs(x=x), y=mb.abs(x=y)))
 
 
