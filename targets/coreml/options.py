@@ -1,0 +1,332 @@
+"""What the user can choose about a Core ML package, from ``KEY=VALUE`` texts to one frozen value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgeq.errors import ConfigError, TargetError
+from edgeq.targets.coreml.frontend.dimensions import Dimension
+
+Arithmetic = Literal["float16", "float32"]
+ComputeUnits = Literal["all", "cpu", "cpu-and-gpu", "cpu-and-ne"]
+Color = Literal["RGB", "BGR", "grayscale"]
+
+COMPUTE_UNITS: tuple[ComputeUnits, ...] = ("all", "cpu", "cpu-and-gpu", "cpu-and-ne")
+
+# Apple's names of one generation of Core ML: macOS 13 and iOS 16 appeared together.
+_GENERATIONS = {
+    **{f"iOS{ios}": ios for ios in (16, 17, 18)},
+    **{f"macOS{ios - 3}": ios for ios in (16, 17, 18)},
+    **{f"watchOS{ios - 7}": ios for ios in (16, 17, 18)},
+    **{f"tvOS{ios}": ios for ios in (16, 17, 18)},
+}
+
+# Scheme → the first iOS whose Core ML has what it is made of, and what that is.
+_NEEDS: Mapping[str, tuple[int, str]] = {
+    "int8-static": (17, "quantized activations (quantize and dequantize)"),
+    "int4-weight": (18, "4-bit weights in blocks (constexpr_blockwise_shift_scale)"),
+}
+_LOWEST = (16, "")
+_GROUPED_PALETTES = (18, "lookup tables per group of channels")
+
+
+class ImageInput(BaseModel):
+    """An input given as an image: Core ML computes ``scale * pixel + bias`` per channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    color: Color = "RGB"
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+    bias: tuple[float, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that the model's input must have."""
+        return 1 if self.color == "grayscale" else 3
+
+
+class CoreMLOptions(BaseModel):
+    """Options of the target ``coreml``. None leaves the choice to the scheme.
+
+    ``dimensions`` is keyed by the symbolic name, or ``input:axis``. ``class_labels`` is a file;
+    ``probabilities_output`` names the ONNX output that it labels (the only one when left out).
+    ``palette_group`` is the number of channels that share a lookup table (None: the whole weight).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    deployment_target: str | None = None
+    arithmetic: Arithmetic | None = None
+    dimensions: Mapping[str, Dimension] = Field(default_factory=dict)
+    compute_units: ComputeUnits = "all"
+    image_input: tuple[ImageInput, ...] = ()
+    class_labels: Path | None = None
+    predicted_feature_name: str = Field(default="classLabel", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    probabilities_output: str | None = None
+    palette_group: int | None = Field(default=None, ge=1)
+    author: str = ""
+    license: str = ""
+    description: str = ""
+    version: str = ""
+    user: Mapping[str, str] = Field(default_factory=dict)
+
+    def ios(self, scheme: str) -> int:
+        """The deployment target as iOS number: the given one, else the lowest that ``scheme`` needs.
+
+        Raises:
+            TargetError: the given one is lower than the scheme needs.
+        """
+        lowest, why = self._needed(scheme)
+        if self.deployment_target is None:
+            return lowest
+        chosen = _GENERATIONS[self.deployment_target]
+        if chosen < lowest:
+            raise TargetError(
+                f"Core ML: the deployment target {self.deployment_target} has no {why}, which the scheme "
+                f"{scheme!r} needs.",
+                fix=f"Choose iOS{lowest} (macOS{lowest - 3}) or later, or another scheme.",
+            )
+        return chosen
+
+    def arithmetic_of(self, scheme: str) -> Arithmetic:
+        """The arithmetic of float operations: the given one, else float32 for ``fp32`` and float16."""
+        if self.arithmetic is not None:
+            return self.arithmetic
+        return "float32" if scheme == "fp32" else "float16"
+
+    def _needed(self, scheme: str) -> tuple[int, str]:
+        needs = [_NEEDS.get(scheme, _LOWEST)]
+        if self.palette_group is not None and scheme.startswith("palettize"):
+            needs.append(_GROUPED_PALETTES)
+        return max(needs, key=lambda need: need[0])
+
+
+def parse_options(pairs: Mapping[str, str]) -> CoreMLOptions:
+    """The options from ``KEY=VALUE`` texts; keys may be written with ``-`` or ``_``.
+
+    ``dimension.NAME`` and ``user.KEY`` take a name after the dot.
+
+    Raises:
+        ConfigError: an unknown key, or a text that is no value of it.
+    """
+    fields: dict[str, Any] = {"dimensions": {}, "user": {}}
+    for key, text in pairs.items():
+        plain, _, name = key.partition(".")
+        plain = plain.replace("-", "_")
+        if plain in ("dimension", "user"):
+            _named(key, name)
+            collection = "dimensions" if plain == "dimension" else plain
+            fields[collection][name] = parse_dimension(name, text) if plain == "dimension" else text
+        elif plain in _PARSERS and not name:
+            fields[plain] = _PARSERS[plain](plain, text)
+        else:
+            known = ", ".join(sorted([*_PARSERS, "dimension.NAME", "user.KEY"]))
+            raise ConfigError(f"The target 'coreml' has no option {key!r}.", fix=f"It has: {known}.")
+    return CoreMLOptions(**fields)
+
+
+def parse_dimension(name: str, text: str) -> Dimension:
+    """``1`` (fixed), ``1..128`` (range) or ``32,64,128`` (the only sizes); ``@64`` appended is the default.
+
+    Raises:
+        ConfigError: the text is none of these, or its sizes contradict each other.
+    """
+    sizes, marked, default_text = text.strip().partition("@")
+    found = re.fullmatch(r"(\d+)\.\.(\d+)", sizes.strip())
+    if found:
+        smallest, largest = int(found[1]), int(found[2])
+        choices: tuple[int, ...] = ()
+    elif re.fullmatch(r"\d+(\s*,\s*\d+)*", sizes.strip()):
+        choices = tuple(sorted({int(size) for size in sizes.split(",")}))
+        smallest, largest = choices[0], choices[-1]
+        choices = choices if len(choices) > 1 else ()
+    else:
+        raise _bad_dimension(name, text, "is no size")
+    if smallest < 1 or smallest > largest:
+        raise _bad_dimension(name, text, "is empty" if smallest > largest else "holds the size 0")
+    default = None
+    if marked:
+        default = _default_size(name, text, default_text, choices or range(smallest, largest + 1))
+    return Dimension(smallest, largest, choices, default)
+
+
+def read_class_labels(path: Path) -> tuple[str, ...]:
+    """The labels of a text file (one per line) or of a JSON list of strings.
+
+    Raises:
+        ConfigError: the file cannot be read, is empty, or names a class twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The class labels {path} cannot be read: {error}.") from error
+    labels = _json_labels(path, text) if text.lstrip().startswith("[") else _line_labels(text)
+    if not labels:
+        raise ConfigError(f"The class labels {path} are empty.", fix="Write one label per line.")
+    twice = next((label for index, label in enumerate(labels) if label in labels[:index]), None)
+    if twice is not None:
+        # Core ML returns a dictionary label → probability
+        raise ConfigError(
+            f"The class labels {path} name {twice!r} twice.", fix="Give each class its own name."
+        )
+    return tuple(labels)
+
+
+def _default_size(name: str, text: str, default: str, allowed: range | tuple[int, ...]) -> int:
+    if not default.strip().isdigit() or int(default) not in allowed:
+        raise _bad_dimension(name, text, f"has the default {default.strip()!r}, which is none of its sizes")
+    return int(default)
+
+
+def _bad_dimension(name: str, text: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"The size {text!r} of the dimension {name!r} {what}.",
+        fix="Write 1 (fixed), 1..128 (a range) or 32,64,128 (the only sizes), with @64 for another default.",
+    )
+
+
+def _named(key: str, name: str) -> None:
+    if not name:
+        raise ConfigError(f"The option {key!r} lacks a name.", fix=f"Write {key.rstrip('.')}.NAME=VALUE.")
+
+
+def _json_labels(path: Path, text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"The class labels {path} are no valid JSON: {error}.") from error
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise ConfigError(f"The class labels {path} are no list of strings.")
+    return found
+
+
+def _line_labels(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+# --- values of single options -----------------------------------------------------------------------------
+
+
+def _text(key: str, text: str) -> str:
+    del key
+    return text
+
+
+def _deployment_target(key: str, text: str) -> str:
+    del key
+    names = {name.lower(): name for name in _GENERATIONS}
+    if text.strip().lower() not in names:
+        raise ConfigError(
+            f"The deployment target {text!r} is unknown.", fix=f"Choose one of: {', '.join(_GENERATIONS)}."
+        )
+    return names[text.strip().lower()]
+
+
+def _choice(*allowed: str) -> Callable[[str, str], str]:
+    def parse(key: str, text: str) -> str:
+        if text.strip() not in allowed:
+            raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix=f"It is {' or '.join(allowed)}.")
+        return text.strip()
+
+    return parse
+
+
+def _path(key: str, text: str) -> Path:
+    if not text.strip():
+        raise ConfigError(f"The option {key!r} is empty.", fix="Give the path of a file.")
+    return Path(text.strip())
+
+
+def _identifier(key: str, text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text.strip()):
+        raise ConfigError(
+            f"The option {key!r} cannot be {text!r}.", fix="Use letters, digits and underscores."
+        )
+    return text.strip()
+
+
+def _positive(key: str, text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix="Give a whole number above 0.")
+    return int(text)
+
+
+def _images(key: str, text: str) -> tuple[ImageInput, ...]:
+    return tuple(_image(key, part) for part in text.split(";") if part.strip())
+
+
+def _image(key: str, text: str) -> ImageInput:
+    name, colon, rest = text.rpartition(":")
+    if not colon:
+        name, rest = text, ""
+    fields: dict[str, Any] = {"name": name.strip()}
+    for word in rest.split():
+        field, equals, value = word.partition("=")
+        if not equals or field not in _IMAGE_FIELDS or not fields["name"]:
+            raise _bad_image(key, text, f"{word!r} is not understood")
+        fields[field] = _IMAGE_FIELDS[field](key, value)
+    image = ImageInput(**fields)
+    if image.bias and len(image.bias) != image.channels:
+        raise _bad_image(key, text, f"a {image.color} image has {image.channels} channel(s)")
+    return image
+
+
+def _color(key: str, text: str) -> str:
+    colors = {"rgb": "RGB", "bgr": "BGR", "grayscale": "grayscale"}
+    if text.lower() not in colors:
+        raise _bad_image(key, text, f"{text!r} is no color layout")
+    return colors[text.lower()]
+
+
+def _scale(key: str, text: str) -> float:
+    return _number(key, text)
+
+
+def _bias(key: str, text: str) -> tuple[float, ...]:
+    return tuple(_number(key, part) for part in text.split(","))
+
+
+def _number(key: str, text: str) -> float:
+    top, slash, bottom = text.partition("/")
+    try:
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError) as error:
+        raise _bad_image(key, text, f"{text!r} is no number") from error
+    if abs(value) == float("inf") or value != value:
+        raise _bad_image(key, text, f"{text!r} is no finite number")
+    return value
+
+
+def _bad_image(key: str, text: str, what: str) -> ConfigError:
+    return ConfigError(
+        f"The option {key!r} cannot be {text!r}: {what}.",
+        fix="Write for example: data: color=RGB scale=1/255 bias=-0.485,-0.456,-0.406",
+    )
+
+
+_IMAGE_FIELDS: Mapping[str, Callable[[str, str], Any]] = {"color": _color, "scale": _scale, "bias": _bias}
+
+_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
+    "deployment_target": _deployment_target,
+    "arithmetic": _choice("float16", "float32"),
+    "compute_units": _choice(*COMPUTE_UNITS),
+    "image_input": _images,
+    "class_labels": _path,
+    "predicted_feature_name": _identifier,
+    "probabilities_output": _text,
+    "palette_group": _positive,
+    "author": _text,
+    "license": _text,
+    "description": _text,
+    "version": _text,
+}

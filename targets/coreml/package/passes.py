@@ -1,0 +1,116 @@
+"""The graph passes that a program goes through: only those that keep its numbers and bring something.
+
+coremltools' own pipelines run 107 passes. These are left out, because the results would not be the model's:
+
+- ``mil_backend::fuse_pow2_sqrt`` makes ``sqrt(x * x)`` the identity, for negative ``x`` too;
+- ``common::add_int16_cast`` narrows every integer tensor that a gather or topk reads to 16 bits;
+- ``common::select_optimization`` makes ``where(mask, inf, x)`` an addition, which is NaN where ``x`` is -inf;
+- ``common::divide_to_multiply``, ``common::fuse_conv_scale``, ``common::fuse_conv_batchnorm`` and
+  ``common::fuse_elementwise_to_batchnorm`` round constants again; normalizing has folded what is exact;
+- ``common::int_op_canonicalization``, ``common::nullify_redundant_quantization_zero_point``,
+  ``common::dequantize_quantize_pair_elimination`` and
+  ``common::distributive_quantized_binary_op_scale_normalization`` rewrite the scales that the plan chose.
+
+These find nothing in a lowered ONNX model: complex numbers, list and state ops, loops, 1-D convolutions and
+dilations spelled in TensorFlow's way, NHWC images, one-hot products, compression patterns of PyTorch.
+``common::guard_negative_gather_indices`` is the frontend's work: ONNX defines negative indices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from edgeq.targets.coreml.toolkit import coremltools
+
+_CLEAN = (
+    "common::const_elimination",
+    "common::noop_elimination",
+    "common::dead_code_elimination",
+)
+
+# Fewer and cheaper operations on the device, with the same real-valued result.
+_FUSE = (
+    "common::add_conv_transpose_output_shape",
+    "common::fuse_matmul_weight_bias",
+    "common::fuse_linear_bias",
+    "common::fuse_gelu_tanh_approximation",
+    "common::fuse_gelu_exact",
+    "common::fuse_leaky_relu",
+    "common::rank0_expand_dims_swap",
+    "common::fuse_squeeze_expand_dims",
+    "common::merge_consecutive_paddings",
+    "common::fuse_pad_conv",
+    "common::reduce_transposes",
+    "common::fuse_conv_bias",
+    "common::fuse_layernorm_or_instancenorm",
+    "common::fuse_prelu",
+    "common::prelu_to_lrelu",
+    "common::merge_consecutive_relus",
+    "common::merge_consecutive_reshapes",
+    "common::merge_consecutive_transposes",
+    "common::fuse_transpose_matmul",
+    "common::expand_high_rank_reshape_and_transpose",
+    "common::reduce_transposes",
+    "mil_backend::fuse_activation_silu",
+    "common::remove_redundant_ops",
+)
+
+_IMAGES = ("mil_backend::insert_image_preprocessing_ops",)
+
+_HALF = (
+    # the cast pass caches by name, so names are made unique first
+    "common::dedup_op_and_var_names",
+    "common::add_fp16_cast",
+    "common::cast_optimization",
+)
+
+_FINISH = (
+    "common::const_elimination",
+    "common::cast_optimization",
+    "common::dead_code_elimination",
+    # int8 constants move through transposes, so that convolutions and linears read the weight itself
+    "common::merge_affine_dequantize_with_consecutive_ops",
+    "common::expand_dynamic_linear",
+    "common::fuse_transpose_matmul",
+    "common::noop_elimination",
+    "common::const_elimination",
+    "common::const_deduplication",
+    "common::dead_code_elimination",
+    "mil_backend::sanitize_name_strings",
+    "common::dedup_op_and_var_names",
+    "nn_backend::handle_unused_inputs",
+)
+
+
+def pass_names(*, half: bool) -> tuple[str, ...]:
+    """The passes in their order; ``half`` computes in float16."""
+    return (*_CLEAN, *_FUSE, *_IMAGES, *(_HALF if half else ()), *_FINISH)
+
+
+def run_passes(program: Any, *, half: bool) -> None:
+    """Change the MIL ``program`` in place."""
+    coremltools()
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+    for name in pass_names(half=half):
+        PASS_REGISTRY[name](program)
+    program.validate(check_essential_scope=True)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep coremltools from printing, warning and logging."""
+    logger = logging.getLogger("coremltools")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
