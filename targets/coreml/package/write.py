@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import EdgeqError, TargetError
-from edgeq.targets.coreml.frontend.lower import Lowered
 from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
 from edgeq.targets.coreml.package.folder import unfinished_package, weights_folder, write_spec
 from edgeq.targets.coreml.package.interface import classifier_config, input_types
 from edgeq.targets.coreml.package.metadata import make_metadata, set_metadata
 from edgeq.targets.coreml.package.passes import run_passes, silence
 from edgeq.targets.coreml.toolkit import coremltools
+
+if TYPE_CHECKING:
+    from edgeq.targets.coreml.frontend.lower import Lowered
 
 
 def write_package(
