@@ -18,7 +18,7 @@ def tensor_specs(ports: Iterable[Port]) -> list[TensorSpec]:
 
 
 def package_dtype(port: Port) -> np.dtype[Any]:
-    """dtype of the package's port: floats keep theirs, integers and booleans are int32."""
+    """The dtype of the package's port: floats keep theirs, integers and booleans are int32."""
     dtype = np.dtype(port.dtype)
     return dtype if dtype.kind == "f" else np.dtype(np.int32)
 
