@@ -55,7 +55,10 @@ class Islands:
         node = value.producer()
         while node is not None and node in self.int8 and self.rule(node).role in ("move", "absorb"):
             node = _source(node).producer() if not is_lookup(node) else None
-        return node is not None and self.writes_int8(node) and not self.rule(node).float_output
+        if node is None or not self.writes_int8(node):
+            return False
+        rule = self.rule(node)
+        return rule.joined or not rule.float_output
 
     def wants_int8(self, value: ir.Value) -> bool:
         """Whether any consumer computes with the integers of ``value``."""

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeq.targets.base import OpRule
+from edgeq.targets.base import Capabilities, OpRule
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
@@ -89,9 +89,13 @@ def is_lookup(node: ir.Node) -> bool:
     return node.op_type == "Gather" and is_constant(node.inputs[0])
 
 
-def why_not_int8(node: ir.Node, rule: OpRule) -> str | None:
+def why_not_int8(node: ir.Node, rule: OpRule, capabilities: Capabilities) -> str | None:
     """Why the kernel of ``rule`` cannot run ``node``; None when it can."""
-    checks = (_why_not_attributes, _why_not_table, _why_not_types, _why_not_weights, _why_not_bias)
+    checks = [_why_not_attributes, _why_not_table, _why_not_types, _why_not_weights]
+    if not capabilities.keeps_absorbed:
+        checks.append(_why_not_clip)
+    if not capabilities.float_bias:
+        checks.append(_why_not_bias)
     return next((reason for check in checks if (reason := check(node, rule))), None)
 
 
@@ -106,8 +110,6 @@ def _why_not_attributes(node: ir.Node, rule: OpRule) -> str | None:
     rank = rank_of(input_at(node, 0))
     if rule.ranks and rank is not None and rank not in rule.ranks:
         return f"the INT8 kernel takes no input of {rank} dimensions"
-    if rule.role == "absorb" and node.op_type == "Clip":
-        return _why_not_clip(node)
     return None
 
 
@@ -126,7 +128,9 @@ def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
     return bounds[0], bounds[1]
 
 
-def _why_not_clip(node: ir.Node) -> str | None:
+def _why_not_clip(node: ir.Node, rule: OpRule) -> str | None:
+    if rule.role != "absorb" or node.op_type != "Clip":
+        return None
     bounds = clip_bounds(node)
     if bounds is None:
         return "its bounds are computed at run time"
@@ -143,6 +147,8 @@ SMALLEST_TABLE = 4096
 
 
 def _why_not_table(node: ir.Node, rule: OpRule) -> str | None:
+    if rule.role == "lookup" and not is_lookup(node):
+        return "it reads no constant table: values pass it in float"
     table = node.inputs[0].const_value if is_lookup(node) and node.inputs[0] is not None else None
     if table is not None and table.size < SMALLEST_TABLE:
         return f"its table has {table.size} numbers only"

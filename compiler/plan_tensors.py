@@ -6,7 +6,14 @@ import onnx_ir as ir
 
 from edgeq.compiler.plan import Plan, QuantSpec
 from edgeq.compiler.plan_islands import Islands
-from edgeq.compiler.plan_nodes import activation_ports, clip_bounds, is_constant, is_lookup, weight_ports
+from edgeq.compiler.plan_nodes import (
+    activation_ports,
+    clip_bounds,
+    input_at,
+    is_constant,
+    is_lookup,
+    weight_ports,
+)
 from edgeq.errors import InternalError
 from edgeq.targets.base import Capabilities
 
@@ -22,7 +29,7 @@ def plan_tensors(plan: Plan, islands: Islands, capabilities: Capabilities) -> No
     """Fill ``plan.activations``, ``weights``, ``stored`` and ``shared`` from the settled INT8 nodes."""
     spec = QuantSpec(capabilities.activation_dtype, capabilities.symmetric_activations)
     for node in islands.int8:
-        _plan_weights(plan, islands, node, spec)
+        _plan_weights(plan, islands, node, spec, capabilities)
         if is_lookup(node):
             continue
         for value in _quantized_inputs(islands, node):
@@ -32,11 +39,14 @@ def plan_tensors(plan: Plan, islands: Islands, capabilities: Capabilities) -> No
     plan.shared = _shared(plan, islands)
 
 
-def _plan_weights(plan: Plan, islands: Islands, node: ir.Node, spec: QuantSpec) -> None:
+def _plan_weights(
+    plan: Plan, islands: Islands, node: ir.Node, spec: QuantSpec, capabilities: Capabilities
+) -> None:
     rule = islands.rule(node)
     for index, axis in weight_ports(node, rule).items():
         plan.weights[_input_name(node, index)] = QuantSpec("int8", True, axis)
-    if rule.bias is not None and rule.bias < len(node.inputs) and node.inputs[rule.bias] is not None:
+    has_bias = rule.bias is not None and input_at(node, rule.bias) is not None
+    if has_bias and rule.bias is not None and not capabilities.float_bias:
         plan.weights[_input_name(node, rule.bias)] = QuantSpec("int32", True, 0)
     for index in activation_ports(node, rule):
         if is_constant(node.inputs[index]):

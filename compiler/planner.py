@@ -69,7 +69,7 @@ def _why_not(node: ir.Node, capabilities: Capabilities, wishes: _Wishes) -> str 
     if rule is None or node.domain not in STANDARD_DOMAINS:
         default = f"static INT8 leaves {node.op_type} in float on {capabilities.target}"
         return capabilities.float_reasons.get(node.op_type, default)
-    return why_not_int8(node, rule)
+    return why_not_int8(node, rule, capabilities)
 
 
 def _node_plan(

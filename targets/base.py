@@ -83,6 +83,7 @@ class Capabilities:
     they are not, the rounding itself must do what they do).
     ``float_bias``: biases of INT8 layers stay float.
     ``scale_dtype``: type that holds every scale exactly; the runtime's arithmetic may have no wider one.
+    ``negative_scales``: scales of weights in blocks may be negative, which lets -8 stand for the largest one.
     ``weight_form``: how weight-only INT8 is written: ``expanded`` by Cast and Mul, which a runtime folds when
     it loads, or ``dequantize``: a DequantizeLinear of the initializer, embedding tables included.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
@@ -106,6 +107,7 @@ class Capabilities:
     keeps_absorbed: bool = False
     float_bias: bool = False
     scale_dtype: ScaleDtype = "float32"
+    negative_scales: bool = True
     weight_form: Literal["expanded", "dequantize"] = "expanded"
     rounds_itself: bool = False
 
@@ -143,7 +145,7 @@ class BuildJob:
     """Everything that a build may need.
 
     ``model`` is the quantized ONNX model, ``options`` what :meth:`Target.options` returned. ``samples`` are
-    inputs of single inferences to compare numbers on; ``sampled_from`` says in words where they come from.
+    real inputs of single inferences to compare numbers on, empty without data; ``sampled_from`` says whose.
     """
 
     model: Model

@@ -4,7 +4,7 @@ Rounding and clipping shift the mean of a layer's outputs, and the shifts of all
 bias takes back what its own quantized weights and its quantized input, errors of all earlier layers included,
 have changed: b' = b + E[W x] - E[Wq xq] (Nagel et al., "Data-Free Quantization Through Weight Equalization
 and Bias Correction", 2019, section 4.2, with measured means). Layers are linear, so E[W x] = W E[x]: only the
-mean of each input is needed. The quantized model runs once, in segments, with the runtime's own kernels.
+mean of each input is needed. The quantized model runs once, in segments.
 """
 
 from __future__ import annotations
@@ -84,11 +84,16 @@ def correct(
     constants: dict[str, QuantizedWeight],
     threads: int | None,
     progress: Progress,
+    *,
+    in_float: bool = False,
 ) -> None:
-    """Correct the biases of the QDQ ``model`` in place, and in ``constants``."""
+    """Correct the biases of the QDQ ``model`` in place, and in ``constants`` those that are integers there.
+
+    ``in_float``: run the model with float arithmetic between the roundings.
+    """
     nodes = {node.name: node for node in model.graph}
     pending = {nodes[layer.node.name]: layer for layer in layers}
-    run = SegmentedRun(model, batches, threads)
+    run = SegmentedRun(model, batches, threads, in_float=in_float)
     with progress.task("Correcting", len(layers)) as advance:
         while pending:
             run.advance(pending, [_input(node) for node in pending])
@@ -145,6 +150,9 @@ def _shift_bias(
 ) -> None:
     if layer.bias is None:
         raise InternalError(f"{layer.node.name!r} has no bias to correct.")
+    if layer.bias not in constants:
+        _shift_float_bias(model, layer.bias, shift)
+        return
     old = constants[layer.bias]
     bias = old.codes.astype(np.float64) * old.params.scale
     new = quantize_bias(
@@ -153,3 +161,10 @@ def _shift_bias(
     constants[layer.bias] = new
     name = f"{layer.bias}_quantized"
     model.graph.initializers[name].const_value = ir.tensor(new.codes, name=name)
+
+
+def _shift_float_bias(model: ir.Model, name: str, shift: Floats) -> None:
+    value = model.graph.initializers[name]
+    if value.const_value is None:
+        raise InternalError(f"The bias {name!r} is no constant.")
+    value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32) + shift, name=name)

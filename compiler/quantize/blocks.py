@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeq.calibration.affine import ScaleDtype
 from edgeq.compiler.plan import QuantSpec
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.rounding import Rounded, round_bits
@@ -70,13 +71,27 @@ def packed_bytes(n: int, k: int, bits: int, block_size: int, *, symmetric: bool)
     return n * (blocks * block_size * bits // 8 + 4 * blocks + zeros)
 
 
-def quantize_blocks(rows: Floats, bits: int, block_size: int, *, symmetric: bool) -> Blocks:
+def quantize_blocks(
+    rows: Floats,
+    bits: int,
+    block_size: int,
+    *,
+    symmetric: bool,
+    negative_scales: bool = True,
+    scale_dtype: ScaleDtype = "float32",
+) -> Blocks:
     """Round float32 ``rows`` [N, K] block by block with the least squared error."""
     n, k = rows.shape
     count = block_count(k, block_size)
     padded = np.zeros((n, count * block_size), np.float32)
     padded[:, :k] = rows
-    rounded = round_bits(padded.reshape(n * count, block_size), bits, symmetric=symmetric)
+    rounded = round_bits(
+        padded.reshape(n * count, block_size),
+        bits,
+        symmetric=symmetric,
+        negative_scales=negative_scales,
+        scale_dtype=scale_dtype,
+    )
     codes, zeros = _unsigned(rounded, bits)
     return Blocks(
         pack(codes, bits).reshape(n, count, -1),
@@ -84,6 +99,18 @@ def quantize_blocks(rows: Floats, bits: int, block_size: int, *, symmetric: bool
         None if zeros is None else pack(zeros.reshape(n, count), bits),
         bits,
         block_size,
+    )
+
+
+def recipe_blocks(rows: Floats, bits: int, state: Rewriter) -> Blocks:
+    """:func:`quantize_blocks` as recipe and target want it."""
+    return quantize_blocks(
+        rows,
+        bits,
+        state.recipe.block_size,
+        symmetric=state.recipe.symmetric_weights,
+        negative_scales=state.capabilities.negative_scales,
+        scale_dtype=state.capabilities.scale_dtype,
     )
 
 

@@ -12,10 +12,11 @@ from edgeq.compiler.quantize.fp16 import quantize_fp16
 from edgeq.compiler.quantize.fp32 import quantize_fp32
 from edgeq.compiler.quantize.int4_weight import quantize_int4_weight
 from edgeq.compiler.quantize.int8_weight import quantize_int8_weight
+from edgeq.compiler.quantize.palettize import quantize_palettize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.static import quantize_static
 from edgeq.compiler.recipe import Recipe, Scheme
-from edgeq.errors import DataError, TargetError
+from edgeq.errors import DataError, TargetError, UsageError
 from edgeq.progress import Progress
 from edgeq.targets.base import Capabilities
 
@@ -62,6 +63,8 @@ HANDLERS: dict[Scheme, Callable[[Request], Quantized]] = {
     "int8-dynamic": _data_free(quantize_dynamic),
     "int8-weight": _data_free(quantize_int8_weight),
     "int4-weight": _data_free(quantize_int4_weight),
+    "palettize-6": _data_free(quantize_palettize),
+    "palettize-4": _data_free(quantize_palettize),
 }
 
 NEEDS_CALIBRATION: frozenset[Scheme] = frozenset({"int8-static"})
@@ -80,14 +83,35 @@ def check_scheme(scheme: Scheme, capabilities: Capabilities) -> None:
     """Refuse a scheme that the target cannot express, before any work.
 
     Raises:
-        TargetError: naming the schemes that the target has.
+        TargetError: naming what to take instead.
     """
     if scheme in capabilities.schemes:
         return
-    raise TargetError(
-        f"Target {capabilities.target!r} has no scheme {scheme!r}.",
-        fix=f"It has: {', '.join(capabilities.schemes)}.",
-    )
+    known = f"It has: {', '.join(capabilities.schemes)}."
+    if scheme in capabilities.scheme_reasons:
+        reason, fix = capabilities.scheme_reasons[scheme]
+        raise TargetError(
+            f"Target {capabilities.target!r} has no scheme {scheme!r}: {reason}.", fix=f"{fix} {known}"
+        )
+    raise TargetError(f"Target {capabilities.target!r} has no scheme {scheme!r}.", fix=known)
+
+
+def check_recipe(recipe: Recipe, capabilities: Capabilities) -> None:
+    """Refuse what the target cannot express, and options that would do nothing there, before any work.
+
+    Raises:
+        TargetError: the target has no such scheme.
+        UsageError: an option of the recipe that the target does not read.
+    """
+    check_scheme(recipe.scheme, capabilities)
+    defaults = Recipe(scheme=recipe.scheme)
+    for name, reason in capabilities.unused_options.items():
+        value = getattr(recipe, name)
+        if value != getattr(defaults, name):
+            raise UsageError(
+                f"{name} {value} has no effect on target {capabilities.target!r}: {reason}.",
+                fix="Leave it out.",
+            )
 
 
 def quantize(request: Request) -> Quantized:
@@ -95,7 +119,8 @@ def quantize(request: Request) -> Quantized:
 
     Raises:
         TargetError: the target has no such scheme.
+        UsageError: an option that would do nothing on the target.
         DataError: a static scheme without calibration data, or data that cannot be used.
     """
-    check_scheme(request.recipe.scheme, request.capabilities)
+    check_recipe(request.recipe, request.capabilities)
     return HANDLERS[request.recipe.scheme](request)

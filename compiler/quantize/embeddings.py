@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, quantize_blocks, store_blocks
-from edgeq.compiler.quantize.expanded import int8_codes, refuse_weight, refused
+from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, recipe_blocks, store_blocks
+from edgeq.compiler.quantize.expanded import expand_inputs, int8_codes, refuse_weight, refused
 from edgeq.compiler.quantize.rewriter import MICROSOFT, Rewriter
 from edgeq.compiler.quantize.walk import Decision
 from edgeq.compiler.quantize.weights import Refusal, Weight, find_weight, why_not_constant
@@ -19,6 +19,8 @@ def int8_gather(node: ir.Node, state: Rewriter, *, pairs: bool = False) -> Decis
     refusal = refuse_weight(weight, (0,))
     if refusal is not None:
         return refused(refusal)
+    if state.capabilities.weight_form == "dequantize":
+        return expand_inputs(node, state, [(0, (0,))], "int8 rows with a scale each, expanded by the runtime")
     codes, scales = int8_codes(weight, (0,), state, pairs_along=1 if pairs else None)
     name, indices = node.name or "", node.inputs[1]
     rows = state.node("Gather", [codes, indices], f"{name}_int8")
@@ -88,7 +90,7 @@ def table_blocks(weight: Weight, state: Rewriter, bits: int) -> StoredBlocks:
     whole = d % recipe.block_size == 0
     key = ("blocks", bits, weight.root, True, 1.0 if whole else "gather")
     if key not in state.cache:
-        blocks = quantize_blocks(weight.array(), bits, recipe.block_size, symmetric=recipe.symmetric_weights)
+        blocks = recipe_blocks(weight.array(), bits, state)
         stored = store_blocks(weight.name, blocks, state)
         if not whole:
             _cut_rows(stored, d * bits // 8)

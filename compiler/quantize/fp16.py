@@ -15,12 +15,12 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
 from edgeq.compiler.overrides import resolve_overrides
 from edgeq.compiler.plan import NodePlan
+from edgeq.compiler.quantize.fp16_plan import check_precisions, plan_fp16
 from edgeq.compiler.quantize.fp16_types import takes_half
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.walk import computes_floats
 from edgeq.compiler.recipe import Precision, Recipe
-from edgeq.errors import UsageError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
@@ -39,11 +39,13 @@ def quantize_fp16(
     Raises:
         UsageError: an override matches nothing or asks for a precision other than fp16 or fp32.
     """
+    if capabilities.rounds_itself:
+        return plan_fp16(model, recipe)
     result = model.clone()
     name_nodes(result.ir)
     nodes = list(result.ir.graph.all_nodes())
     wanted = resolve_overrides(nodes, recipe.overrides)
-    _check_precisions(wanted)
+    check_precisions(wanted)
     state = Rewriter(result.ir, capabilities, recipe)
     weights = _Weights(state)
     precisions = _Precisions(state, weights, wanted)
@@ -57,15 +59,6 @@ def quantize_fp16(
     drop_unused(result.ir)
     state.plan.notes.extend(weights.notes())
     return Quantized(result, state.plan, {})
-
-
-def _check_precisions(wanted: dict[str, tuple[Precision, str]]) -> None:
-    for precision, pattern in wanted.values():
-        if precision not in ("fp16", "fp32"):
-            raise UsageError(
-                f"The override {pattern!r} asks for {precision}, which the scheme fp16 has not.",
-                fix="It has: fp16, fp32.",
-            )
 
 
 @dataclass

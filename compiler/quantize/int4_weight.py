@@ -17,6 +17,7 @@ from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.progress import Progress
 from edgeq.targets.base import Capabilities
 
+_TOO_COARSE = "int8 weights: 4 bits without calibration cost convolutions too much accuracy"
 _NO_KERNEL = "no INT4 kernel for this op: int8 weights in the file, expanded to float when the model loads"
 
 
@@ -30,8 +31,9 @@ def quantize_int4_weight(
         TargetError: the target has no kernel for the recipe's block size.
     """
     check_block_size(capabilities, recipe.block_size)
+    reads_int4 = capabilities.weight_form == "dequantize"
     handlers: dict[str, Handler] = {
-        **int8_storage(_NO_KERNEL),
+        **int8_storage(_TOO_COARSE if reads_int4 else _NO_KERNEL),
         "MatMul": _nbits4,
         "Gemm": _nbits4,
         "Gather": _gather4,

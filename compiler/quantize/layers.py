@@ -65,6 +65,6 @@ def _layer(node: ir.Node, activations: Sequence[int], weight: int, bias: int | N
     if x is None or w is None or numbers is None or (node.op_type != "Conv" and numbers.ndim != 2):
         return None
     own = input_at(node, bias) if bias is not None else None
-    return Layer(
-        node, x.name or "", w.name or "", np.asarray(numbers, np.float32), None if own is None else own.name
-    )
+    offsets = constant(own)
+    name = own.name if own is not None and offsets is not None and offsets.ndim == 1 else None
+    return Layer(node, x.name or "", w.name or "", np.asarray(numbers, np.float32), name)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeq.calibration.affine import Range, quant_params
+from edgeq.calibration.affine import Range, ScaleDtype, quant_params
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import activation_ports, constant, input_at, is_lookup, weight_ports
 from edgeq.compiler.quantize.layer_geometry import is_depthwise, kernel_order
@@ -44,47 +44,57 @@ def quantize_constants(
         if planned is None or planned.precision != "int8" or rule is None:
             continue
         if is_lookup(node):
-            made.update(_table(node, plan, known))
+            made.update(_table(node, plan, capabilities, known))
             continue
-        made.update(_linear(node, rule, plan, recipe, activations, known))
-        made.update(_operands(node, rule, plan))
+        made.update(_linear(node, plan, capabilities, recipe, activations, known))
+        made.update(_operands(node, rule, plan, capabilities))
     return made
 
 
-def _table(node: ir.Node, plan: Plan, known: dict[str, QuantizedWeight]) -> dict[str, QuantizedWeight]:
+def _table(
+    node: ir.Node, plan: Plan, capabilities: Capabilities, known: dict[str, QuantizedWeight]
+) -> dict[str, QuantizedWeight]:
     value = node.inputs[0]
     numbers = constant(value)
     if value is None or numbers is None:
         raise InternalError(f"{node.name!r} is no table lookup.")
     name = value.name or ""
     if name not in known:
-        known[name] = _table_rows(np.asarray(numbers, np.float32), plan.weights[name])
+        table = np.asarray(numbers, np.float32)
+        known[name] = _quantize_table(table, plan.weights[name], capabilities.scale_dtype)
     return {name: known[name]}
 
 
-def _table_rows(table: Floats, spec: QuantSpec) -> QuantizedWeight:
-    """A scale per column: what a lookup reads has the columns of the table, whichever rows it takes."""
-    order = tuple(range(table.ndim)) if spec.axis is None else (1, 0)
+def _quantize_table(table: Floats, spec: QuantSpec, scale_dtype: ScaleDtype) -> QuantizedWeight:
+    """A scale per column where only the rows that were read are widened: they have the table's columns."""
+    axes = range(table.ndim)
+    order = tuple(axes) if spec.axis is None else (spec.axis, *(a for a in axes if a != spec.axis))
+    depth = (
+        int(np.prod([table.shape[axis] for axis in order[1:]])) if spec.axis is not None else table.shape[-1]
+    )
     floor = np.asarray(np.finfo(np.float32).tiny, np.float32)
-    return quantize_weight(table, spec, order, table.shape[order[-1]], floor=floor, pairs=False)
+    return quantize_weight(table, spec, order, depth, floor=floor, pairs=False, scale_dtype=scale_dtype)
 
 
-def _operands(node: ir.Node, rule: OpRule, plan: Plan) -> dict[str, QuantizedWeight]:
+def _operands(
+    node: ir.Node, rule: OpRule, plan: Plan, capabilities: Capabilities
+) -> dict[str, QuantizedWeight]:
     """Constants at ports that the kernel wants quantized like activations."""
     found = {}
     for index in activation_ports(node, rule):
         value = input_at(node, index)
         numbers = constant(value)
         if value is not None and numbers is not None:
-            found[value.name or ""] = _asymmetric(numbers, plan.weights[value.name or ""])
+            spec = plan.weights[value.name or ""]
+            found[value.name or ""] = _like_activation(numbers, spec, capabilities.scale_dtype)
     return found
 
 
-def _asymmetric(numbers: Array, spec: QuantSpec) -> QuantizedWeight:
+def _like_activation(numbers: Array, spec: QuantSpec, scale_dtype: ScaleDtype) -> QuantizedWeight:
     values = numbers.astype(np.float32)
     span = Range(min(0.0, float(values.min())), max(0.0, float(values.max())))
     assert spec.dtype in ("uint8", "int8")
-    scale, zero = quant_params(span, spec.dtype, spec.symmetric)
+    scale, zero = quant_params(span, spec.dtype, spec.symmetric, scale_dtype)
     info = np.iinfo(spec.dtype)
     codes = np.clip(np.rint(values / scale) + zero, info.min, info.max).astype(spec.dtype)
     return QuantizedWeight(
@@ -94,14 +104,16 @@ def _asymmetric(numbers: Array, spec: QuantSpec) -> QuantizedWeight:
 
 def _linear(
     node: ir.Node,
-    rule: OpRule,
     plan: Plan,
+    capabilities: Capabilities,
     recipe: Recipe,
     activations: Mapping[str, QuantParams],
     known: dict[str, QuantizedWeight],
 ) -> dict[str, QuantizedWeight]:
     found: dict[str, QuantizedWeight] = {}
-    bias = input_at(node, rule.bias) if rule.bias is not None else None
+    rule = capabilities.int8_static[node.op_type]
+    rounded_bias = rule.bias is not None and not capabilities.float_bias
+    bias = input_at(node, rule.bias) if rounded_bias and rule.bias is not None else None
     bias_numbers = constant(bias)
     for index in weight_ports(node, rule):
         value = input_at(node, index)
@@ -115,7 +127,7 @@ def _linear(
         floor = _floor(bias_numbers, input_scale, spec, channels)
         weight = known.get(name)
         if weight is None or (weight.params.scale < floor).any():
-            weight = _quantize(node, np.asarray(numbers, np.float32), spec, floor, recipe)
+            weight = _quantize(node, np.asarray(numbers, np.float32), spec, floor, capabilities, recipe)
             known[name] = weight
         found[name] = weight
         if bias is not None and bias_numbers is not None:
@@ -126,13 +138,26 @@ def _linear(
 
 
 def _quantize(
-    node: ir.Node, weights: Floats, spec: QuantSpec, floor: Floats, recipe: Recipe
+    node: ir.Node,
+    weights: Floats,
+    spec: QuantSpec,
+    floor: Floats,
+    capabilities: Capabilities,
+    recipe: Recipe,
 ) -> QuantizedWeight:
     order = kernel_order(node, weights.ndim)
-    pairs = recipe.saturation_safe and not is_depthwise(node, weights)
+    pairs = capabilities.saturates and recipe.saturation_safe and not is_depthwise(node, weights)
     ordered = [weights.shape[axis] for axis in order]
     depth = int(np.prod(ordered[1:])) if node.op_type in ("Conv", "ConvTranspose") else ordered[-1]
-    return quantize_weight(weights, spec, order, depth, floor=floor, pairs=pairs)
+    return quantize_weight(
+        weights,
+        spec,
+        order,
+        depth,
+        floor=floor,
+        pairs=pairs,
+        scale_dtype=capabilities.scale_dtype,
+    )
 
 
 def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantParams]) -> np.float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, quantize_blocks, store_blocks
+from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, recipe_blocks, store_blocks
 from edgeq.compiler.quantize.expanded import expand_inputs, refused
 from edgeq.compiler.quantize.linear import Linear, read_linear, scaled_bias
 from edgeq.compiler.quantize.rewriter import MICROSOFT, Rewriter
@@ -70,11 +70,10 @@ def _replace(node: ir.Node, linear: Linear, state: Rewriter, bits: int) -> None:
 
 def linear_blocks(linear: Linear, state: Rewriter, bits: int) -> StoredBlocks:
     """The packed weights of ``linear``, stored once however many nodes read them."""
-    recipe = state.recipe
     key = ("blocks", bits, linear.weight.root, linear.stored_rows, linear.alpha)
     if key not in state.cache:
         rows = linear.rows() if linear.alpha == 1.0 else linear.rows() * np.float32(linear.alpha)
-        blocks = quantize_blocks(rows, bits, recipe.block_size, symmetric=recipe.symmetric_weights)
+        blocks = recipe_blocks(rows, bits, state)
         state.cache[key] = store_blocks(linear.weight.name, blocks, state)
     stored: StoredBlocks = state.cache[key]
     return stored

@@ -25,8 +25,9 @@ def insert_qdq(
 ) -> None:
     """Make ``model`` the QDQ form of ``plan``, in place."""
     writer = _Writer(model, plan, capabilities, recipe, activations, weights)
+    narrow = capabilities.weight_form == "expanded"
     for node in list(model.ir.graph):
-        if is_lookup(node) and node.inputs[0] is not None and node.inputs[0].name in weights:
+        if narrow and is_lookup(node) and node.inputs[0] is not None and node.inputs[0].name in weights:
             writer.lookup(node)
     for name in list(weights):
         writer.weight(name)

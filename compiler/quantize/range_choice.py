@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model, save
+from edgeq.compiler.quantize.simulation import session_options
 from edgeq.compiler.recipe import RangeMethod
 
 CANDIDATES: tuple[RangeMethod, ...] = ("percentile", "mse", "minmax")
@@ -27,6 +28,8 @@ def choose_method(
     reference: Outputs,
     folder: Path,
     threads: int | None,
+    *,
+    in_float: bool = False,
 ) -> tuple[RangeMethod, dict[RangeMethod, float]]:
     """Try every candidate and return the best with all errors.
 
@@ -36,25 +39,23 @@ def choose_method(
         reference: the float model's outputs for each batch.
         folder: where models may be written.
         threads: of ONNX Runtime.
+        in_float: run with float arithmetic between the roundings.
     """
     errors = {}
     for method in CANDIDATES:
         path = folder / f"{method}.onnx"
         files = save(build(method), path)
-        errors[method] = output_error(run_outputs(path, batches, threads), reference)
+        errors[method] = output_error(run_outputs(path, batches, threads, in_float=in_float), reference)
         for file in files:
             file.unlink()
     return min(CANDIDATES, key=lambda method: errors[method]), errors
 
 
 def run_outputs(
-    path: Path, batches: Sequence[Mapping[str, Array]], threads: int | None
+    path: Path, batches: Sequence[Mapping[str, Array]], threads: int | None, *, in_float: bool = False
 ) -> list[dict[str, Array]]:
     """The outputs of the model at ``path`` for each batch."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options = session_options(threads, in_float=in_float)
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     wanted = {i.name for i in session.get_inputs()}
     names = [output.name for output in session.get_outputs()]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.calibration.affine import ScaleDtype, exact_scales
+
 Floats = npt.NDArray[np.float32]
 
 # Denominators of max|w| that the search tries: 1 is no clipping, above it the largest weights are clipped.
@@ -36,12 +38,12 @@ class Rounded:
         return (self.codes - zero).astype(np.float32) * self.scales[:, None]
 
 
-def round_int8(rows: Floats) -> Rounded:
+def round_int8(rows: Floats, scale_dtype: ScaleDtype = "float32") -> Rounded:
     """Symmetric int8 in [-127, 127]: ``rows`` float32 [rows, n]."""
     from edgeq.compiler.quantize import rounding_kernels as kernels
 
     codes, scales = kernels.search_symmetric(np.ascontiguousarray(rows), -127, 127, _CLIP_INT8, False)
-    return Rounded(codes, scales)
+    return _with_exact_scales(rows, Rounded(codes, scales), -127, 127, scale_dtype)
 
 
 def round_int8_pairs(rows: Floats) -> Rounded:
@@ -56,7 +58,14 @@ def round_int8_pairs(rows: Floats) -> Rounded:
     return Rounded(codes, scales)
 
 
-def round_bits(rows: Floats, bits: int, *, symmetric: bool) -> Rounded:
+def round_bits(
+    rows: Floats,
+    bits: int,
+    *,
+    symmetric: bool,
+    negative_scales: bool = True,
+    scale_dtype: ScaleDtype = "float32",
+) -> Rounded:
     """Signed symmetric codes in [-2^(bits-1), 2^(bits-1) - 1], or unsigned codes with zero points."""
     from edgeq.compiler.quantize import rounding_kernels as kernels
 
@@ -64,7 +73,18 @@ def round_bits(rows: Floats, bits: int, *, symmetric: bool) -> Rounded:
     clip = _CLIP_INT4 if bits == 4 else _CLIP_INT8
     if symmetric:
         half = 1 << (bits - 1)
-        codes, scales = kernels.search_symmetric(rows, -half, half - 1, clip, True)
-        return Rounded(codes, scales)
-    codes, scales, zeros = kernels.search_asymmetric(rows, (1 << bits) - 1, clip)
-    return Rounded(codes, scales, zeros)
+        codes, scales = kernels.search_symmetric(rows, -half, half - 1, clip, negative_scales)
+        return _with_exact_scales(rows, Rounded(codes, scales), -half, half - 1, scale_dtype)
+    top = (1 << bits) - 1
+    codes, scales, zeros = kernels.search_asymmetric(rows, top, clip)
+    return _with_exact_scales(rows, Rounded(codes, scales, zeros), 0, top, scale_dtype)
+
+
+def _with_exact_scales(rows: Floats, found: Rounded, low: int, high: int, scale_dtype: ScaleDtype) -> Rounded:
+    """Rounded again by the nearest scales that ``scale_dtype`` holds."""
+    if scale_dtype == "float32":
+        return found
+    scales = exact_scales(found.scales, scale_dtype)
+    zeros = 0 if found.zero_points is None else found.zero_points[:, None]
+    codes = np.clip(np.rint(rows / scales[:, None]) + zeros, low, high).astype(np.int16)
+    return Rounded(codes, scales, found.zero_points)

@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from edgeq.calibration.runtime import RUNTIME_ERRORS, one_sentence
 from edgeq.calibration.types import Array
+from edgeq.compiler.quantize.simulation import session_options
 from edgeq.errors import InternalError
 
 Batch = dict[str, Array]
@@ -23,9 +24,16 @@ Batch = dict[str, Array]
 class SegmentedRun:
     """The state of a run: which nodes have run, and the tensors kept, one dict per batch."""
 
-    def __init__(self, model: ir.Model, batches: Sequence[Mapping[str, Array]], threads: int | None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        batches: Sequence[Mapping[str, Array]],
+        threads: int | None,
+        *,
+        in_float: bool = False,
+    ) -> None:
         self._model = model
-        self._threads = threads
+        self._options = session_options(threads, in_float=in_float)
         self._order = list(model.graph)
         self._constant = _constant_nodes(self._order)
         self._done: set[ir.Node] = set()
@@ -79,7 +87,7 @@ class SegmentedRun:
 
     def _run(self, ran: Sequence[ir.Node], outputs: Sequence[str]) -> None:
         nodes, inputs = self._closure(ran, outputs)
-        session = _session(self._model, nodes, inputs, outputs, self._threads)
+        session = _session(self._model, nodes, inputs, outputs, self._options)
         names = [i.name for i in session.get_inputs()]
         for batch in self.kept:
             results = session.run(list(outputs), {name: batch[name] for name in names})
@@ -150,7 +158,7 @@ def _session(
     nodes: Sequence[ir.Node],
     inputs: Sequence[ir.Value],
     outputs: Sequence[str],
-    threads: int | None,
+    options: ort.SessionOptions,
 ) -> ort.InferenceSession:
     proto = onnx.ModelProto(ir_version=model.ir_version)
     for domain, version in model.opset_imports.items():
@@ -165,10 +173,6 @@ def _session(
             graph.initializer.append(ir.serde.serialize_tensor(value.const_value))
     known = {v.name: v for node in nodes for v in node.outputs}
     graph.output.extend(_output(known[name]) for name in outputs)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except RUNTIME_ERRORS as error:

@@ -109,16 +109,21 @@ def smooth(
     edit = Rewriter(model.ir, capabilities, recipe)
     done = []
     for group in groups:
-        scales = _best_scales(group, statistics)
+        scales = _best_scales(group, statistics, capabilities.symmetric_activations)
         if scales is not None:
             _apply(group, scales, edit)
             done.append(group.tensor)
     return done
 
 
-def _best_scales(group: Group, statistics: ChannelStatistics) -> npt.NDArray[np.float32] | None:
+def _best_scales(
+    group: Group, statistics: ChannelStatistics, symmetric: bool
+) -> npt.NDArray[np.float32] | None:
     low, high = statistics.low[group.tensor], statistics.high[group.tensor]
     squares = statistics.squares[group.tensor] / statistics.rows[group.tensor]
+    if symmetric:
+        high = np.maximum(-low, high)
+        low = -high
     weights = group.weights()
     if len(low) != len(weights):
         return None

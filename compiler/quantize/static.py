@@ -1,4 +1,4 @@
-"""The scheme ``int8-static``: calibrated u8 activations, per-channel s8 weights, INT32 bias, as QDQ ONNX."""
+"""The scheme ``int8-static``: calibrated 8-bit activations, s8 weights per channel, as QDQ ONNX."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ def quantize_static(
                 built.constants,
                 threads,
                 reporter,
+                in_float=capabilities.simulate_in_float,
             )
     params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
     return Quantized(built.model, plan, params, tuple(builder.notes))
@@ -131,7 +132,13 @@ class _Builder:
     def build(self, method: RangeMethod) -> _Built:
         """The QDQ model with ranges by ``method``; quantized weights are computed once for all methods."""
         ranges = {
-            name: choose_range(sketch, method, percentile=self.recipe.percentile, tensor=name)
+            name: choose_range(
+                sketch,
+                method,
+                symmetric=self.plan.activations[name].symmetric,
+                percentile=self.recipe.percentile,
+                tensor=name,
+            )
             for name, sketch in self.sketches.items()
         }
         result = self.model.clone()
@@ -156,6 +163,7 @@ def _method(
         recorded.outputs,
         folder,
         threads,
+        in_float=builder.capabilities.simulate_in_float,
     )
     tried = ", ".join(f"{name} {-10 * np.log10(max(error, 1e-30)):.1f} dB" for name, error in errors.items())
     builder.notes.append(f"Range method {method}, the best of (output against float): {tried}.")

@@ -50,7 +50,7 @@ def _group_params(
     for node in makers:
         span = _within_bounds(node, span)
     assert spec.dtype in ("uint8", "int8")
-    return _params(spec, *quant_params(span, spec.dtype, spec.symmetric))
+    return _params(spec, *quant_params(span, spec.dtype, spec.symmetric, capabilities.scale_dtype))
 
 
 def _params(spec: QuantSpec, scale: np.float32, zero_point: int) -> QuantParams:

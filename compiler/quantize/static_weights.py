@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.calibration.affine import ScaleDtype, exact_scales
 from edgeq.compiler.plan import QuantParams, QuantSpec
 from edgeq.compiler.quantize.saturation import Codes, Floats, limit_pairs, pair_scale
 
@@ -35,7 +36,14 @@ class QuantizedWeight:
 
 
 def quantize_weight(
-    weights: Floats, spec: QuantSpec, order: tuple[int, ...], depth: int, *, floor: Floats, pairs: bool
+    weights: Floats,
+    spec: QuantSpec,
+    order: tuple[int, ...],
+    depth: int,
+    *,
+    floor: Floats,
+    pairs: bool,
+    scale_dtype: ScaleDtype = "float32",
 ) -> QuantizedWeight:
     """Quantize ``weights`` symmetrically to int8.
 
@@ -46,10 +54,11 @@ def quantize_weight(
         depth: K, the number of products that the kernel adds up.
         floor: smallest allowed scale, float32 [channels] or scalar: what the bias needs to fit INT32.
         pairs: whether adjacent products must not saturate in int16.
+        scale_dtype: type that holds the scales exactly.
     """
     ordered = weights.transpose(order)
     rows = np.ascontiguousarray(ordered.reshape(-1, depth), dtype=np.float32)
-    codes, scales = _round(rows, floor, pairs, shared=spec.axis is None)
+    codes, scales = _round(rows, floor, pairs, spec.axis is None, scale_dtype)
     restored = codes.reshape(ordered.shape).transpose(np.argsort(order)).astype(np.int8)
     scale = scales.reshape(-1)[0] if spec.axis is None else scales
     zero = np.zeros(np.shape(scale), np.int8)
@@ -58,7 +67,9 @@ def quantize_weight(
     )
 
 
-def _round(rows: Floats, floor: Floats, pairs: bool, shared: bool) -> tuple[Codes, Floats]:
+def _round(
+    rows: Floats, floor: Floats, pairs: bool, shared: bool, scale_dtype: ScaleDtype
+) -> tuple[Codes, Floats]:
     full = unclipped_scale(rows, pairs)
     if shared:
         full = np.full_like(full, full.max(initial=0))
@@ -69,10 +80,11 @@ def _round(rows: Floats, floor: Floats, pairs: bool, shared: bool) -> tuple[Code
         if floor.ndim == 0
         else np.maximum(floor[dead], _typical(full[~dead]))
     )
+    full = exact_scales(full, scale_dtype)
     best_codes = np.zeros(rows.shape, np.int16)
     best_scale, best_error = full.copy(), np.full(len(rows), np.inf)
     for fraction in (1.0,) if shared else FRACTIONS:
-        scale = np.maximum(full * np.float32(fraction), floor)
+        scale = exact_scales(np.maximum(full * np.float32(fraction), floor), scale_dtype)
         codes = _codes(rows, scale, pairs)
         error = np.square(rows - codes * scale[:, None]).sum(axis=1, dtype=np.float64)
         better = (error < best_error) & ~dead

@@ -21,7 +21,7 @@ _INT8_STATIC = {
     ),
     "ConvTranspose": OpRule(
         activations=(0,),
-        weights={1: None},
+        weights={1: 1},
         bias=2,
         float_output=True,
         joined=True,
@@ -36,7 +36,7 @@ _INT8_STATIC = {
         note="linear in W8A8",
     ),
     "MatMul": OpRule(activations=(0, 1), weights={1: -1}, float_output=True, note="matmul in W8A8"),
-    "Gather": OpRule(activations=(0,), weights={0: -1}, role="lookup", note="gather of an INT8 table"),
+    "Gather": OpRule(activations=(0,), weights={0: 0}, role="lookup", note="gather of an INT8 table"),
     "Add": OpRule(activations=(0, 1), role="join", float_output=True, joined=True, note="add of INT8 values"),
     "AveragePool": _JOIN,
     "GlobalAveragePool": _JOIN,
@@ -110,6 +110,7 @@ CAPABILITIES = Capabilities(
     keeps_absorbed=True,
     float_bias=True,
     scale_dtype="float16",
+    negative_scales=False,
     weight_form="dequantize",
     rounds_itself=True,
 )

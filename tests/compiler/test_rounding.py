@@ -42,7 +42,8 @@ def test_int8_never_loses_to_rounding_to_nearest(rows: Floats) -> None:
 def test_pairs_stay_within_what_vpmaddubsw_can_add(rows: Floats) -> None:
     rounded = round_int8_pairs(rows)
     assert worst_pair(rounded.codes) <= 128
-    assert error(rows, rounded) <= plain(rows, 63, -63) * 1.001 + 1e-6, "worse than giving up a whole bit"
+    tiny = 1e-6 + 1e-12 * float(np.square(rows).sum())  # what rounding scales to float32 may cost
+    assert error(rows, rounded) <= plain(rows, 63, -63) * 1.001 + tiny, "worse than giving up a whole bit"
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

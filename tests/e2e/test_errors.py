@@ -22,7 +22,7 @@ GOLDEN = [
         2,
         "error: Unknown scheme 'int8-statc'.\n"
         "fix:   Did you mean int8-static? Known schemes: fp32, fp16, int8-static, int8-dynamic, int8-weight, "
-        "int4-weight.\n",
+        "int4-weight, palettize-6, palettize-4.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--target", "toaster"),
