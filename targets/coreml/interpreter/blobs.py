@@ -42,6 +42,13 @@ SUB_BYTE: Mapping[str, int] = MappingProxyType(
 )
 
 
+def storage(dtype: str) -> str:
+    """The numpy dtype that holds integers of a MIL type."""
+    if dtype not in SUB_BYTE:
+        return dtype
+    return "int8" if dtype.startswith("i") else "uint8"
+
+
 def unpack_bits(packed: Array, dtype: str, count: int) -> Array:
     """``count`` elements of a type below one byte, packed as little-endian bits, as int8 or uint8."""
     bits = SUB_BYTE[dtype]
@@ -74,7 +81,7 @@ class BlobFile:
             self._bytes = np.memmap(path, np.uint8, mode="r")
         except OSError as error:
             raise ModelError(f"The weights file {path} cannot be read: {error.strerror}.") from error
-        _, version = _HEADER.unpack_from(self._bytes, 0)
+        _, version = _HEADER.unpack(self._bytes[: _HEADER.size].tobytes())
         if version != _VERSION:
             raise ModelError(f"The weights file {path} has storage version {version}, expected {_VERSION}.")
 
@@ -94,7 +101,9 @@ class BlobFile:
         where = f"The blob at offset {offset} of {self._path}"
         if offset + _ALIGNMENT > self._bytes.size:
             raise ModelError(f"{where} lies behind the end of the file ({self._bytes.size} bytes).")
-        sentinel, code, size, start, padding = _METADATA.unpack_from(self._bytes, offset)
+        sentinel, code, size, start, padding = _METADATA.unpack(
+            self._bytes[offset : offset + _METADATA.size].tobytes()
+        )
         if sentinel != _SENTINEL:
             raise ModelError(f"{where} starts with {sentinel:#x}, expected the sentinel {_SENTINEL:#x}.")
         if _DTYPES.get(code) != dtype:

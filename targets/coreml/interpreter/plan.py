@@ -14,7 +14,7 @@ from edgeq.targets.coreml.interpreter.structure import Block, Function, Operatio
 from edgeq.targets.coreml.interpreter.table import KERNELS
 
 # Parameters that take several values; every other one takes a single value.
-_LISTS = frozenset({"values", "loop_vars"})
+_LISTS = frozenset({"begins", "end_masks", "ends", "loop_vars", "ref_tensors", "values"})
 _CONTROL = frozenset({"cond", "while_loop"})
 
 Scope = dict[str, int]
@@ -65,7 +65,8 @@ class Plan:
 
     def _operation(self, operation: Operation, scope: Scope) -> Step | None:
         if operation.type == "const":
-            return self._const(operation, scope)
+            self._const(operation, scope)
+            return None
         if operation.type not in KERNELS and operation.type not in _CONTROL:
             raise TargetError(
                 f"The interpreter has no kernel for the operation {operation.name!r} ({operation.type}).",

@@ -72,7 +72,7 @@ def _model_file(path: Path) -> Path:
 def _parse(file: Path) -> Message:
     coremltools()
     from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         content = file.read_bytes()

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.errors import ModelError
-from edgeq.targets.coreml.interpreter.blobs import SUB_BYTE
+from edgeq.targets.coreml.interpreter.blobs import storage
 from edgeq.targets.coreml.interpreter.call import TensorType
 from edgeq.targets.coreml.interpreter.half import round_half
 
@@ -84,7 +84,7 @@ def finisher(type_: TensorType, where: str, *, rounds: bool) -> Finish:
     """What turns a kernel's result into a value of type ``type_``; ``rounds`` for float16 rounding."""
     shape = type_.shape
     sized = any(size is not None for size in shape)
-    dtype = np.dtype(np.float32 if type_.dtype in FLOATS else _storage(type_.dtype))
+    dtype = np.dtype(np.float32 if type_.dtype in FLOATS else storage(type_.dtype))
     half = rounds and type_.dtype == "float16"
 
     def finish(result: Any, shared: Iterable[Array]) -> Array:
@@ -96,13 +96,6 @@ def finisher(type_: TensorType, where: str, *, rounds: bool) -> Finish:
         return round_half(array, shared) if half else array
 
     return finish
-
-
-def _storage(dtype: str) -> str:
-    """The numpy dtype that holds integers of a MIL type."""
-    if dtype not in SUB_BYTE:
-        return dtype
-    return "int8" if dtype.startswith("i") else "uint8"
 
 
 def _fits(found: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:

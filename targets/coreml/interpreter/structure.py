@@ -74,8 +74,9 @@ class Feature:
     """An input or output as the package describes it to its users.
 
     ``shape`` is the default shape, ``ranges`` the lowest and highest size of each dimension (None: no upper
-    bound), ``shapes`` all allowed shapes when they are enumerated. An image is ``[1, channels, height, width]``
-    with values 0 to 255 in the order of ``color_layout`` (``RGB``, ``BGR``, ``GRAYSCALE`` …).
+    bound), ``shapes`` all allowed shapes when they are enumerated. An image is
+    ``[1, channels, height, width]`` with values 0 to 255 in the order of
+    ``color_layout`` (``RGB``, ``BGR``, ``GRAYSCALE`` …).
     """
 
     name: str

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.errors import ModelError
-from edgeq.targets.coreml.interpreter.blobs import SUB_BYTE, BlobFile, unpack_bits
+from edgeq.targets.coreml.interpreter.blobs import SUB_BYTE, BlobFile, storage, unpack_bits
 from edgeq.targets.coreml.interpreter.call import TensorType
 from edgeq.targets.coreml.interpreter.structure import Value
 
@@ -124,7 +124,9 @@ def _immediate(message: Message, type_: TensorType, where: str) -> Any:
     if type_.dtype == "string":
         return content[0] if shape == () and len(content) == 1 else list(content)
     flat = (
-        _from_bytes(content, type_, math.prod(shape)) if held == "bytes" else np.array(content, type_.dtype)
+        _from_bytes(message.tensor.bytes.values, type_, math.prod(shape))
+        if held == "bytes"
+        else np.array(content, storage(type_.dtype))
     )
     if flat.size != math.prod(shape):
         raise ModelError(f"The package is not valid: {where} has {flat.size} elements, its shape is {shape}.")

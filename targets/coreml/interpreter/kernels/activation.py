@@ -107,7 +107,7 @@ def _softplus_parametric(call: Call) -> Array:
 
 def _softmax(call: Call) -> Array:
     x, axis = call["x"], int(call.get("axis", -1))
-    powers = np.subtract(x, x.max(axis=axis, keepdims=True))
+    powers: Array = np.subtract(x, x.max(axis=axis, keepdims=True))
     np.exp(powers, out=powers)
     powers /= powers.sum(axis=axis, keepdims=True)
     return powers
