@@ -10,7 +10,8 @@
 
 White space does not matter. Three rules keep a budget from meaning two things:
 
-- ``%`` is *always* relative: ``top1 >= 70%`` asks for 70 % of the baseline's top1, ``top1 >= 0.70`` for 0.70.
+- ``%`` is relative: ``top1 >= 70%`` asks for 70 % of the baseline's top1, ``top1 >= 0.70`` for 0.70. Only
+  shares of a whole (``ane_share >= 90%``), which have no baseline, are themselves in percent.
 - a number with an explicit ``+`` or ``-`` is *always* a difference: ``top1 >= -0.005`` lets top1 fall by
   half a point. A sign and ``%`` together are refused, since that could be points or a share.
 - the operator must agree with the metric: what is better when lower takes ``<=``, the others ``>=``.
@@ -122,12 +123,17 @@ class _Bound:
         number = float(match["number"])
         if not math.isfinite(number):
             self.refuse(f"{match['number']} is too large", f"Write for example {self.example()}.")
-        if match["unit"].strip() == "%":
+        if match["unit"].strip() == "%" and not self.is_share:
             return self.relative(match["sign"], number)
         unit = self.unit(match["unit"].strip(), match["number"], match["sign"])
         if match["sign"]:
             return self.difference(match["sign"], number, unit)
         return self.absolute(number, unit)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the metric is a share of a whole, so that percent is its unit."""
+        return self.info is not None and self.info.unit == "share"
 
     def relative(self, sign: str, number: float) -> Budget:
         if sign:
@@ -190,7 +196,14 @@ class _Bound:
     def example(self) -> str:
         """A budget on this metric that is right."""
         unit = "" if self.info is None else self.info.unit
-        bounds = {"bytes": "100MB", "s": "20ms", "x": "1.5x", "dB": "30dB", "fraction": "0.70"}
+        bounds = {
+            "bytes": "100MB",
+            "s": "20ms",
+            "x": "1.5x",
+            "dB": "30dB",
+            "fraction": "0.70",
+            "share": "90%",
+        }
         plain = "0.99" if self.operator == ">=" else "1.05"
         return f"{self.metric} {self.operator} {bounds.get(unit, plain)}"
 

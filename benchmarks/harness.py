@@ -12,7 +12,7 @@ from edgeq.benchmarks.feeding import Feeds, latency_feeds
 from edgeq.benchmarks.fresh_process import run_fresh
 from edgeq.benchmarks.latency import measure_latency
 from edgeq.benchmarks.load_time import load_time
-from edgeq.benchmarks.measurement import Measurements
+from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.memory import peak_memory
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.metrics import default_metrics, get_metric
@@ -64,6 +64,8 @@ def measure(
     result = Measurements()
     if job.asks("size"):
         result.add(measure_size(artefact, baseline))
+    if job.asks("placement"):
+        _add_placement(job, result)
     with ExitStack() as stack:
         ours = stack.enter_context(closing(artefact.open()))
         theirs = None if baseline is None else stack.enter_context(closing(baseline.open()))
@@ -153,6 +155,16 @@ def _feeds(job: _Job, ours: Runner, theirs: Runner | None, result: Measurements)
     return feeds
 
 
+def _add_placement(job: _Job, result: Measurements) -> None:
+    target, path = job.artefact.target, job.artefact.path
+    if ":" in target or path.suffix == ".onnx":
+        return
+    from edgeq.targets.registry import get_target
+
+    for name, value in get_target(target).shares(path).items():
+        result.add(Measurement(name, value, unit=RESOURCES[name].unit))
+
+
 def _add_latency(job: _Job, ours: Runner, theirs: Runner | None, feeds: Feeds, result: Measurements) -> None:
     threads = job.artefact.threads
     result.add(
@@ -178,6 +190,8 @@ def _explain_what_is_missing(job: _Job, wanted: _Wanted, result: Measurements) -
         part = part_of(name)
         if not job.asks(part):
             result.failures[name] = f"measuring {part} was switched off"
+        elif part == "placement":
+            result.failures[name] = f"target {job.artefact.target} does not say where operations run"
         elif part == "accuracy":
             result.failures[name] = "no evaluation data was given"
         else:
@@ -200,4 +214,7 @@ _PARTS: dict[str, Part] = {
     "load_time": "load",
     "peak_memory": "memory",
     "peak_memory_process": "memory",
+    "ane_share": "placement",
+    "gpu_share": "placement",
+    "cpu_share": "placement",
 }

@@ -31,6 +31,11 @@ def _cost(name: str, unit: Unit, what: str) -> MetricInfo:
     return MetricInfo(name, unit, higher_is_better=False, what=what, resource=True)
 
 
+def _share(name: str, where: str) -> MetricInfo:
+    what = f"share of the operations that {where}"
+    return MetricInfo(name, "share", higher_is_better=True, what=what, has_baseline=False, resource=True)
+
+
 RESOURCES: dict[str, MetricInfo] = {
     info.name: info
     for info in (
@@ -51,6 +56,9 @@ RESOURCES: dict[str, MetricInfo] = {
             has_baseline=False,
             resource=True,
         ),
+        _share("ane_share", "run on the Neural Engine"),
+        _share("gpu_share", "run on the GPU"),
+        _share("cpu_share", "run on the CPU"),
     )
 }
 

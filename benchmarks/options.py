@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from edgeq.errors import UsageError
 
-Part = Literal["size", "load", "latency", "memory", "accuracy"]
+Part = Literal["size", "load", "latency", "memory", "placement", "accuracy"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-Unit = Literal["bytes", "s", "x", "fraction", "dB", ""]
+Unit = Literal["bytes", "s", "x", "fraction", "share", "dB", ""]
 
 # Decimal and binary multiples, IEC 80000-13.
 BYTES: Mapping[str, float] = {
@@ -21,7 +21,9 @@ BYTES: Mapping[str, float] = {
 SECONDS: Mapping[str, float] = {"us": 1e-6, "ms": 1e-3, "s": 1}
 RATIO: Mapping[str, float] = {"x": 1}
 DECIBEL: Mapping[str, float] = {"dB": 1}
-FACTORS: Mapping[str, float] = {**BYTES, **SECONDS, **RATIO, **DECIBEL}
+# A share of a whole: here percent is no comparison with a baseline.
+SHARE: Mapping[str, float] = {"%": 0.01}
+FACTORS: Mapping[str, float] = {**BYTES, **SECONDS, **RATIO, **DECIBEL, **SHARE}
 
 _ALLOWED: Mapping[str, Mapping[str, float]] = {
     "bytes": BYTES,
@@ -29,6 +31,7 @@ _ALLOWED: Mapping[str, Mapping[str, float]] = {
     "x": RATIO,
     "dB": DECIBEL,
     "fraction": {},
+    "share": SHARE,
     "": {},
 }
 _CANONICAL = {name.lower(): name for name in FACTORS} | {"µs": "us", "μs": "us"}
@@ -54,7 +57,7 @@ def format_value(value: float, kind: str) -> str:
         return _scaled(value, (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)))
     if kind == "x":
         return f"{value:.2f}x"
-    if kind == "fraction":
+    if kind in ("fraction", "share"):
         return f"{100 * value:.2f} %"
     return f"{_plain(value)} {kind}".rstrip()
 

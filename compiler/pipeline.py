@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgeq.calibration.types import DataSource
+import numpy as np
+
+from edgeq.calibration.types import Arrays, DataSource
 from edgeq.compiler.model import Model
 from edgeq.compiler.normalize import Normalized, normalize
 from edgeq.compiler.normalize.equivalence import Equivalence, check_equivalent
@@ -14,10 +17,12 @@ from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import StrictError
 from edgeq.progress import Progress
-from edgeq.targets.base import BuildResult, NodeResult, Target
+from edgeq.targets.base import BuildJob, BuildResult, NodeResult, Target
 
 # Normalizing is compared on this many real samples: a wrong rewrite shows on the first.
 EQUIVALENCE_SAMPLES = 2
+# A target's build compares the numbers of what it has written on this many.
+BUILD_SAMPLES = 4
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def compile_model(
     calibration: DataSource | None,
     folder: Path,
     *,
+    options: Any,
+    evaluation: DataSource | None,
     strict: bool,
     threads: int | None,
     progress: Progress,
@@ -65,11 +72,34 @@ def compile_model(
     quantized = quantize(
         Request(normalized.model, target.capabilities(), recipe, calibration, threads, progress)
     )
-    build = target.build(quantized.model, quantized.plan, recipe, folder)
+    sampled, origin = build_samples(quantized.model, calibration, evaluation)
+    job = BuildJob(
+        quantized.model, quantized.plan, recipe, options, sampled, origin, threads=threads, progress=progress
+    )
+    build = target.build(job, folder)
     nodes = target.verify(folder, quantized.plan)
     if strict:
         refuse_missed(nodes)
     return Compiled(normalized, equivalence, quantized, build, nodes)
+
+
+def build_samples(
+    model: Model, calibration: DataSource | None, evaluation: DataSource | None
+) -> tuple[tuple[Arrays, ...], str]:
+    """Inputs of a few single inferences from the data that was given, and where they come from."""
+    for source, origin in ((calibration, "calibration"), (evaluation, "evaluation")):
+        if source is not None:
+            batches = source.batches(1, BUILD_SAMPLES)
+            found = tuple(_filled(batch.inputs, model) for batch in batches)
+            return found, f"{len(found)} samples of the {origin} data"
+    return (), ""
+
+
+def _filled(inputs: Arrays, model: Model) -> Arrays:
+    fixed = model.inputs[0].fixed_batch if model.inputs else None
+    if fixed is None or fixed == 1:
+        return inputs
+    return {name: np.concatenate([array] * fixed) for name, array in inputs.items()}
 
 
 def refuse_missed(nodes: list[NodeResult]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,7 @@ def compile(
     target: str = "onnxruntime",
     scheme: str | None = None,
     recipe: Recipe | None = None,
+    target_options: Mapping[str, str] | None = None,
     calibration: Any = None,
     evaluation: Any = None,
     preprocessing: Preprocessing | str | None = None,
@@ -58,8 +59,9 @@ def compile(
     Args:
         model: an ONNX path, a torch module, ``module:factory``, a ``.pt2`` path or a Hugging Face folder.
         target: name of a target, see :func:`edgeq.targets.registry.target_names`.
-        scheme: ``fp32 fp16 int8-static int8-dynamic int8-weight int4-weight``; or give a whole ``recipe``.
+        scheme: one of :data:`edgeq.compiler.recipe.SCHEMES`; or give a whole ``recipe``.
         recipe: scheme, range method and overrides as one value.
+        target_options: the target's own options, such as ``{"deployment_target": "iOS18"}`` for ``coreml``.
         calibration: data for static schemes: a path, ``module:callable``, arrays by input name, …
         evaluation: labelled (or unlabelled) data for the accuracy metrics, in any of the same forms.
         preprocessing: of images and arrays; a preset's name or ``field=value`` words.
@@ -89,6 +91,7 @@ def compile(
     wanted = _recipe(scheme, recipe)
     gate = _budgets(budgets, bench)
     check_scheme(wanted.scheme, chosen.capabilities())
+    options = chosen.options(target_options or {}, wanted)
     _check_ready(chosen)
     if wanted.scheme in NEEDS_CALIBRATION and calibration is None:
         raise missing_calibration(wanted.scheme)
@@ -98,10 +101,11 @@ def compile(
     original = load(model, example_inputs=example_inputs, task=task, progress=progress)
     data = DataOpener(original.inputs, original.source, preprocessing, data_options)
     calibrating = data.open(calibration)
+    evaluating = data.open(evaluation)
     proof = None
     if bench is not None:
-        proof = Proof(data.open(evaluation), tuple(metrics) or None, gate, threads, bench)
-        proof.check(original.outputs)
+        proof = Proof(evaluating, tuple(metrics) or None, gate, threads, bench)
+        proof.check(original.outputs, chosen)
 
     with artefact_folder(place, force=force) as folder:
         compiled = compile_model(
@@ -110,11 +114,15 @@ def compile(
             wanted,
             calibrating,
             folder,
+            options=options,
+            evaluation=evaluating,
             strict=strict,
             threads=threads,
             progress=progress,
         )
-        manifest = _manifest(original, target, wanted, calibrating, compiled, folder)
+        manifest = _manifest(
+            original, target, wanted, dict(target_options or {}), calibrating, compiled, folder
+        )
         if proof is not None:
             manifest = proof.measured(manifest, folder, original, progress)
         write(manifest, folder)
@@ -155,7 +163,7 @@ def bench(
     inputs, outputs = _signature(chosen, place, threads)
     data = DataOpener(inputs, manifest.source, preprocessing, data_options)
     proof = Proof(data.open(evaluation), tuple(metrics) or None, gate, threads, options)
-    proof.check(outputs)
+    proof.check(outputs, chosen)
     manifest = proof.measured(manifest, place, original, progress, *([note] if note else []))
     write(manifest, place)
     return result(place, manifest)
@@ -214,6 +222,7 @@ def _manifest(
     original: Model,
     target: str,
     recipe: Recipe,
+    options: dict[str, str],
     calibration: DataSource | None,
     compiled: Compiled,
     folder: Path,
@@ -223,7 +232,10 @@ def _manifest(
         source=original.source,
         recipe=recipe,
         calibration=None if calibration is None else calibration.describe(),
+        options=options,
         files=file_entries(folder, compiled.build.files),
+        evidence=file_entries(folder, compiled.build.evidence),
+        checks=list(compiled.build.checks),
         libraries=library_versions(),
         machine=this_machine(),
         nodes=compiled.nodes,

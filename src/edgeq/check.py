@@ -133,6 +133,7 @@ def _compile(config: Config, entry: TargetEntry, force: bool, progress: Progress
         config.model,
         target=entry.target,
         recipe=entry.recipe,
+        target_options=entry.options,
         calibration=config.calibration,
         evaluation=config.evaluation,
         preprocessing=config.preprocessing,

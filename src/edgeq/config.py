@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,6 +76,7 @@ class TargetSection(Recipe):
     target: str = "onnxruntime"
     budgets: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     strict: bool | None = None
 
 
@@ -105,6 +106,7 @@ class TargetEntry:
     budgets: tuple[Budget, ...]
     output: Path
     strict: bool
+    options: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,16 @@ class _Resolved:
             budgets=self.budgets(key, section),
             output=self.base / f"{self.output}-{name}",
             strict=self.file.strict if section.strict is None else section.strict,
+            options={name: self.option(value) for name, value in section.options.items()},
         )
+
+    def option(self, value: str | float | bool) -> str:
+        """A target's option as the command line would give it; files are relative to this file."""
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, str) and value and (self.base / value).is_file():
+            return str(self.base / value)
+        return str(value)
 
     @property
     def output(self) -> str:

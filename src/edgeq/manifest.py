@@ -22,7 +22,7 @@ from edgeq.compiler.model import Source
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError, ModelError
 from edgeq.machine import Machine
-from edgeq.targets.base import NodeResult
+from edgeq.targets.base import Check, NodeResult
 
 MANIFEST_FILE = "edgeq.json"
 REPORT_FILE = "report.html"
@@ -98,7 +98,10 @@ class Manifest(_Strict):
         source: where the model came from, with the SHA-256 of its content.
         recipe: scheme, range method and overrides: what was built can be built again from it.
         calibration: the calibration data (``DataSource.describe``), None when the scheme needs none.
+        options: the target's own options that were given.
         files: the files that ship.
+        evidence: files that stay with the artefact so that it can be verified again.
+        checks: what the build has proved of the written files.
         libraries: versions of the libraries that have a part in the files' bytes.
         machine: where it was compiled: the verified kernels depend on the CPU.
         nodes: planned against actual precision of every node.
@@ -113,7 +116,10 @@ class Manifest(_Strict):
     source: Source
     recipe: Recipe
     calibration: dict[str, Any] | None = None
+    options: dict[str, str] = Field(default_factory=dict)
     files: list[FileEntry]
+    evidence: list[FileEntry] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)
     libraries: dict[str, str]
     machine: Machine
     nodes: list[NodeResult] = Field(default_factory=list)
@@ -188,7 +194,7 @@ def verify_files(manifest: Manifest, folder: Path) -> None:
     Raises:
         ModelError: a file is missing, leaves the folder, or has another content.
     """
-    for entry in manifest.files:
+    for entry in (*manifest.files, *manifest.evidence):
         found = _entry(folder, entry.path)
         if found != entry:
             raise ModelError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgeq.benchmarks.budgets import Budget
-from edgeq.benchmarks.harness import measure
+from edgeq.benchmarks.harness import measure, part_of
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.metrics import get_metric
@@ -20,12 +20,13 @@ from edgeq.benchmarks.verdicts import judge
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.load import load
 from edgeq.compiler.model import Model, Source, save
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.machine import this_machine
 from edgeq.manifest import REPORT_FILE, Manifest, Measured
 from edgeq.progress import Progress
 from edgeq.report import write_report
 from edgeq.result import CompileResult
+from edgeq.targets.base import Target
 from edgeq.targets.registry import get_target
 
 BASELINE_TARGET = "onnxruntime"
@@ -42,14 +43,21 @@ class Proof:
     threads: int | None
     options: BenchOptions
 
-    def check(self, outputs: Sequence[TensorSpec]) -> None:
-        """Refuse metrics that make no sense for the data, before any work.
+    def check(self, outputs: Sequence[TensorSpec], target: Target) -> None:
+        """Refuse metrics that make no sense for the data or cannot be measured here, before any work.
 
         Raises:
             UsageError: an unknown metric, one that does not fit the task, or one without data.
+            TargetError: a metric that the target cannot be asked for on this machine.
         """
+        possible = target.measurable()
         named = [*(self.metrics or ()), *(b.metric for b in self.budgets)]
         for name in dict.fromkeys(named):
+            if part_of(name) not in possible.parts:
+                raise TargetError(
+                    f"{name} of target {target.name!r} cannot be measured here: {possible.reason}.",
+                    fix="Measure it there, or leave the budget or metric out.",
+                )
             if name in RESOURCES:
                 continue
             if self.evaluation is None:
@@ -68,6 +76,8 @@ class Proof:
             EdgeqError: see :func:`edgeq.benchmarks.harness.measure`.
         """
         artefact = Subject(manifest.target, folder, tuple(f.path for f in manifest.files), self.threads)
+        target = get_target(manifest.target)
+        options, limits = self._possible(target)
         with _baseline(original, self.threads) as baseline:
             found = measure(
                 artefact,
@@ -75,21 +85,30 @@ class Proof:
                 source=self.evaluation,
                 metrics=self.metrics,
                 budgets=self.budgets,
-                options=self.options,
+                options=options,
                 progress=progress,
             )
-        target = get_target(manifest.target)
-        advice = target.machine_note(manifest.recipe.scheme) if "latency" in self.options.parts else None
-        found.notes.extend([*notes, *([advice] if advice else [])])
+        advice = target.machine_note(manifest.recipe.scheme) if "latency" in options.parts else None
+        found.notes.extend([*notes, *limits, *([advice] if advice else [])])
         section = Measured.of(
             found,
             judge(self.budgets, found),
             machine=this_machine(),
-            options={**self.options.to_json(), "threads": self.threads},
+            options={**options.to_json(), "threads": self.threads},
             evaluation=None if self.evaluation is None else self.evaluation.describe(),
             runner=target.runner_kind(),
         )
         return manifest.model_copy(update={"measured": section})
+
+    def _possible(self, target: Target) -> tuple[BenchOptions, list[str]]:
+        """The options without the parts that this machine cannot measure, and the sentence that says so."""
+        possible = target.measurable()
+        left_out = [part for part in self.options.parts if part not in possible.parts and part != "placement"]
+        parts = tuple(part for part in self.options.parts if part in possible.parts)
+        if not left_out:
+            return replace(self.options, parts=parts), []
+        names = ", ".join(left_out)
+        return replace(self.options, parts=parts), [f"Not measured here ({names}): {possible.reason}."]
 
 
 @contextmanager

@@ -9,7 +9,10 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import DataError, InternalError
-from edgeq.targets.coreml.frontend.signature import Port, Signature
+from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
+
+# Preprocessing computes in float32: pixels come back with this error at most.
+_PIXEL_TOLERANCE = 0.01
 
 
 def tensor_specs(ports: Iterable[Port]) -> list[TensorSpec]:
@@ -54,8 +57,24 @@ def _encode(port: Port, array: Array) -> Array:
     _check_shape(port, array)
     if array.dtype == np.int64:
         _check_range(port, array)
+    if port.image is not None:
+        array = _pixels(port, port.image, array)
     # package arrays are read as C order by Core ML, and rank 0 does not exist there
     return np.ascontiguousarray(array, package_dtype(port)).reshape(array.shape or (1,))
+
+
+def _pixels(port: Port, image: ImagePort, array: Array) -> Array:
+    """The image that the package's own scale and bias turn into ``array``, float [1, channels, H, W]."""
+    bias = np.asarray(image.bias or (0.0,), np.float64).reshape(-1, 1, 1)
+    pixels = (array.astype(np.float64) - bias) / image.scale
+    rounded = np.clip(np.rint(pixels), 0, 255)
+    if np.abs(pixels - rounded).max(initial=0) > _PIXEL_TOLERANCE:
+        raise DataError(
+            f"The input {port.name!r} is an image, and the data is not what scale {image.scale:g} and bias "
+            f"{list(image.bias)} make of pixels between 0 and 255.",
+            fix="Use the preprocessing of the data in --image-input.",
+        )
+    return rounded.astype(array.dtype)
 
 
 def _check_dtype(port: Port, array: Array) -> None:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.targets.base import Availability, BuildResult, Capabilities, NodeResult
+from edgeq.errors import ConfigError
+from edgeq.targets.base import (
+    Availability,
+    BuildJob,
+    BuildResult,
+    Capabilities,
+    Check,
+    Measurable,
+    NodeResult,
+)
 from edgeq.targets.onnxruntime.files import MODEL_FILE
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
 if TYPE_CHECKING:
-    from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
 
@@ -39,18 +48,37 @@ class OnnxRuntimeTarget:
 
         return CAPABILITIES
 
-    def build(self, model: Model, plan: Plan, recipe: Recipe, folder: Path) -> BuildResult:
+    def options(self, given: Mapping[str, str], recipe: Recipe) -> None:
+        """There are none; raises ConfigError."""
+        for key in given:
+            raise ConfigError(
+                f"Target 'onnxruntime' has no option {key!r}.", fix="Leave it out, or choose another target."
+            )
+
+    def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""
         from edgeq.targets.onnxruntime.build import build
 
-        del plan, recipe  # the quantized model holds all of it
-        return build(model, folder)
+        return build(job.model, folder)
 
     def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
         """Read ONNX Runtime's own optimized graph; raises TargetError when the model does not load."""
         from edgeq.targets.onnxruntime.verify import verify
 
         return verify(folder / MODEL_FILE, plan)
+
+    def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
+        """Whether ONNX Runtime loads the model; raises TargetError."""
+        self.runner(folder, threads=threads).close()
+        return [Check("loads", True, "ONNX Runtime loads it", "a model that loads")]
+
+    def measurable(self) -> Measurable:
+        """Everything."""
+        return Measurable(frozenset({"size", "load", "latency", "memory", "accuracy"}))
+
+    def shares(self, folder: Path) -> Mapping[str, float]:
+        """None: everything runs on the CPU."""
+        return {}
 
     def runner(self, folder: Path, *, threads: int | None = None) -> OnnxRuntimeRunner:
         """A session on the artefact in ``folder``; raises TargetError."""

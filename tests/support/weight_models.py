@@ -14,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model, Source
+from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.result import Quantized
-from edgeq.targets.base import NodeResult
+from edgeq.compiler.recipe import Recipe
+from edgeq.targets.base import BuildJob, NodeResult
 from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
 from edgeq.targets.onnxruntime.target import OnnxRuntimeTarget
 
@@ -52,7 +54,7 @@ def random(*shape: int, seed: int = 0, scale: float = 1.0) -> npt.NDArray[np.flo
 def run(model: Model, folder: Path, feeds: dict[str, Array]) -> dict[str, Array]:
     """Build with the real target and run with ONNX Runtime."""
     folder.mkdir(parents=True, exist_ok=True)
-    TARGET.build(model, None, None, folder)  # type: ignore[arg-type]
+    TARGET.build(BuildJob(model, Plan(), Recipe(scheme="fp32")), folder)
     with TARGET.runner(folder, threads=1) as runner:
         return runner.run(feeds)
 

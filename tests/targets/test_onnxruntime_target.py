@@ -12,7 +12,7 @@ from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.quantize.fp32 import quantize_fp32
 from edgeq.compiler.recipe import Override, Recipe
 from edgeq.errors import DataError, TargetError, UsageError
-from edgeq.targets.base import Runner, Target
+from edgeq.targets.base import BuildJob, Runner, Target
 from edgeq.targets.onnxruntime.probe import Probe, probe
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 from edgeq.targets.registry import get_target
@@ -31,7 +31,7 @@ def product() -> Model:
 
 def artefact(target: Target, folder: Path, model: Model | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    target.build(model or product(), Plan(), Recipe(scheme="fp32"), folder)
+    target.build(BuildJob(model or product(), Plan(), Recipe(scheme="fp32")), folder)
     return folder
 
 
@@ -44,7 +44,7 @@ def test_it_is_registered_and_ready(target: Target) -> None:
 
 
 def test_it_builds_runs_and_closes(target: Target, tmp_path: Path) -> None:
-    result = target.build(product(), Plan(), Recipe(scheme="fp32"), tmp_path)
+    result = target.build(BuildJob(product(), Plan(), Recipe(scheme="fp32")), tmp_path)
     assert result.files == ("model.onnx",)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
     runner: Runner = target.runner(tmp_path, threads=1)
@@ -123,7 +123,7 @@ def test_an_unknown_operator_fails_in_build_with_its_name(target: Target, tmp_pa
     relu = model.ir.graph[1]
     relu.domain, relu.op_type = "my.domain", "Magic"
     with pytest.raises(TargetError, match="Magic"):
-        target.build(model, Plan(), Recipe(scheme="fp32"), tmp_path)
+        target.build(BuildJob(model, Plan(), Recipe(scheme="fp32")), tmp_path)
 
 
 def test_zero_threads_are_refused(target: Target, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import NodeResult
+from edgeq.compiler.recipe import Recipe
+from edgeq.targets.base import BuildJob, NodeResult
 from edgeq.targets.onnxruntime.verify import inspect, verify
 from tests.support.weight_models import TARGET, build, node, random
 
 
 def save(model: Model, folder: Path) -> Path:
-    TARGET.build(model, None, None, folder)  # type: ignore[arg-type]
+    TARGET.build(BuildJob(model, Plan(), Recipe(scheme="fp32")), folder)
     return folder / "model.onnx"
 
 

@@ -16,6 +16,7 @@ from edgeq.cli.compile import compile_command
 from edgeq.cli.init import init
 from edgeq.cli.inspect import inspect
 from edgeq.cli.targets import targets
+from edgeq.cli.verify import verify
 
 app = typer.Typer(
     name="edgeq",
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("compile")(compile_command)
 app.command("bench")(bench)
 app.command("check")(check)
+app.command("verify")(verify)
 app.command("targets")(targets)
 app.command("inspect")(inspect)
 app.command("init")(init)

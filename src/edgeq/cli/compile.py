@@ -13,18 +13,23 @@ from edgeq.cli.options import (
     OUTPUT,
     QUANTIZATION,
     BudgetOption,
+    ClassLabelsOption,
     DataOption,
+    DimensionOption,
     EvaluationOption,
+    ImageInputOption,
     MaxLengthOption,
     MeasureOption,
     MetricOption,
     PreprocessOption,
     QuickFlag,
+    TargetOption,
     ThreadsOption,
     TokenizerOption,
     bench_options_from,
     data_options_from,
     preprocessing_from,
+    target_options_from,
 )
 from edgeq.cli.terminal import DebugFlag, JsonFlag, QuietFlag, session
 from edgeq.errors import UsageError
@@ -51,12 +56,17 @@ def compile_command(
             "--scheme",
             "-s",
             metavar="NAME",
-            help="fp32, fp16, int8-static (needs calibration data), int8-dynamic, int8-weight, int4-weight.",
+            help="fp32, fp16, int8-static (needs calibration data), int8-dynamic, int8-weight, int4-weight, "
+            "palettize-4, palettize-6 (see: edgeq targets).",
         ),
     ],
     target: Annotated[
         str, typer.Option("--target", "-t", metavar="NAME", help="What to compile for (see: edgeq targets).")
     ] = "onnxruntime",
+    target_option: TargetOption = None,
+    dimension: DimensionOption = None,
+    image_input: ImageInputOption = None,
+    class_labels: ClassLabelsOption = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -237,6 +247,7 @@ def compile_command(
                 model,
                 target=target,
                 recipe=recipe,
+                target_options=target_options_from(target_option, dimension, image_input, class_labels),
                 calibration=calibration,
                 evaluation=evaluation,
                 preprocessing=preprocessing,

@@ -107,6 +107,46 @@ MeasureOption = Annotated[
     ),
 ]
 
+TARGET = "Target"
+TargetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-option",
+        "-O",
+        metavar="KEY=VALUE",
+        rich_help_panel=TARGET,
+        help="An option that only the target has, repeatable: deployment_target=iOS18 (see docs/coreml.md).",
+    ),
+]
+DimensionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dimension",
+        metavar="NAME=SIZES",
+        rich_help_panel=TARGET,
+        help="Sizes of a dynamic dimension where the target needs them, repeatable: batch=1, "
+        "sequence=1..128, sequence=32,64,128.",
+    ),
+]
+ImageInputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-input",
+        metavar="SPEC",
+        rich_help_panel=TARGET,
+        help="coreml: the input is an image: 'data: color=RGB scale=1/255 bias=-0.5,-0.5,-0.5'.",
+    ),
+]
+ClassLabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-labels",
+        metavar="FILE",
+        rich_help_panel=TARGET,
+        help="coreml: names of the classes, one per line or a JSON list.",
+    ),
+]
+
 # Fields of DataOptions that hold several values, written with commas; columns are NAME:COLUMN pairs.
 _LISTS = ("classes", "text")
 _PAIRS = ("columns",)
@@ -121,6 +161,45 @@ def preprocessing_from(specs: list[str] | None) -> Preprocessing | None:
     from edgeq.config import read_preprocessing
 
     return None if not specs else read_preprocessing(" ".join(specs))
+
+
+def target_options_from(
+    pairs: list[str] | None, dimensions: list[str] | None, image_input: str | None, class_labels: Path | None
+) -> dict[str, str]:
+    """The target's own options as KEY → VALUE.
+
+    Raises:
+        ConfigError: a text that is not KEY=VALUE, or a key that is given twice.
+    """
+    given = [("--target-option", text) for text in pairs or []]
+    given += [("--dimension", text) for text in dimensions or []]
+    options: dict[str, str] = {}
+    for option, text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(
+                f"{option} {text!r} is not KEY=VALUE.", fix=f"Write {_TARGET_EXAMPLES[option]}."
+            )
+        _add(
+            options, key.strip() if option == "--target-option" else f"dimension.{key.strip()}", value.strip()
+        )
+    if image_input is not None:
+        _add(options, "image_input", image_input)
+    if class_labels is not None:
+        _add(options, "class_labels", str(class_labels))
+    return options
+
+
+_TARGET_EXAMPLES = {
+    "--target-option": "--target-option deployment_target=iOS18",
+    "--dimension": "--dimension sequence=1..128",
+}
+
+
+def _add(options: dict[str, str], key: str, value: str) -> None:
+    if key in options:
+        raise ConfigError(f"The target's option {key!r} is given twice.", fix="Give it once.")
+    options[key] = value
 
 
 def bench_options_from(quick: bool, parts: list[str] | None) -> BenchOptions:

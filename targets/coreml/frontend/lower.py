@@ -86,8 +86,8 @@ class _Run:
         dtype = _INPUT_TYPES.get(self.lowering.dtype(value))
         if dtype is None:
             raise TargetError(
-                f"Core ML: the input {value.name!r} is {self.lowering.dtype(value).name.lower()}, and packages "
-                "take float32, float16 and int32.",
+                f"Core ML: the input {value.name!r} is {self.lowering.dtype(value).name.lower()}, and "
+                "packages take float32, float16 and int32.",
                 fix="Cast it in the model.",
             )
         if value.shape is None:
@@ -103,7 +103,7 @@ class _Run:
         if chosen is None:
             raise TargetError(
                 f"Core ML: axis {axis} of the input {value.name!r} ({key}) is dynamic and has no size.",
-                fix=f"Say which sizes it may have: --dimension {key}=1 (fixed), {key}=1..128 or {key}=32,64,128.",
+                fix=f"Say which sizes it may have: --dimension {key}=1, {key}=1..128 or {key}=32,64,128.",
             )
         if chosen.fixed is not None:
             return chosen.fixed
@@ -132,7 +132,7 @@ class _Run:
                 results = handler(view)
         except EdgeqError:
             raise
-        except Exception as error:  # noqa: BLE001  coremltools raises whatever it likes on what it cannot express
+        except Exception as error:
             text = " ".join(str(error).split())[:300] or type(error).__name__
             raise RefusedNodeError(node, f"coremltools does not take it: {text}") from error
         view.finish()
@@ -156,8 +156,16 @@ class _Run:
             value.name or "",
             self.names[value.name or ""],
             dtype,
-            tuple(d if isinstance(d, int) or d is None else d.value for d in shape),
+            tuple(self._size(value, axis, d) for axis, d in enumerate(shape)),
         )
+
+    def _size(self, value: ir.Value, axis: int, size: Any) -> int | str | None:
+        """A dimension as the package has it: fixed where one size was chosen."""
+        if isinstance(size, int):
+            return size
+        name = None if size is None else size.value
+        chosen = self.dimensions.get(name or f"{value.name}:{axis}")
+        return name if chosen is None or chosen.fixed is None else chosen.fixed
 
 
 def _opset(ios: int) -> Any:

@@ -9,26 +9,46 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class ImagePort:
+    """The package takes pixels of 0 to 255 and computes ``scale * pixel + bias`` (per channel) itself."""
+
+    scale: float
+    bias: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Port:
     """One input or output.
 
-    ``name``, ``dtype`` (numpy's name) and ``shape`` are the ONNX model's; ``package_name`` is what the package
-    calls it. The package has int32 for integers and booleans, and rank 1 for scalars.
+    ``name``, ``dtype`` (numpy's name) and ``shape`` are the ONNX model's; ``package_name`` is what the
+    package calls it. The package has int32 for integers and booleans, and rank 1 for scalars.
+    ``image`` is set where the package takes an image.
     """
 
     name: str
     package_name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+    image: ImagePort | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only."""
-        return {**asdict(self), "shape": list(self.shape)}
+        content = {**asdict(self), "shape": list(self.shape)}
+        if self.image is None:
+            del content["image"]
+        return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Port:
         """The port that :meth:`to_json` wrote."""
-        return cls(content["name"], content["package_name"], content["dtype"], tuple(content["shape"]))
+        image = content.get("image")
+        return cls(
+            content["name"],
+            content["package_name"],
+            content["dtype"],
+            tuple(content["shape"]),
+            None if image is None else ImagePort(image["scale"], tuple(image["bias"])),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,149 @@
+"""From the quantized ONNX model to a package that was proved against it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from edgeq.calibration.random_inputs import random_inputs
+from edgeq.calibration.types import Array, Arrays
+from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan
+from edgeq.errors import TargetError
+from edgeq.targets.base import BuildJob, BuildResult, Check
+from edgeq.targets.coreml.dynamic import resolve_dimensions
+from edgeq.targets.coreml.files import PACKAGE
+from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.coreml.frontend.lower import Lowered, lower
+from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
+from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
+from edgeq.targets.coreml.package.write import write_package
+from edgeq.targets.coreml.settings import Settings
+from edgeq.targets.coreml.verification.prove import prove
+from edgeq.targets.coreml.verification.reference import save_evidence
+
+RANDOM_SAMPLES = 2
+
+
+def build(job: BuildJob, folder: Path) -> BuildResult:
+    """Write the package, the reference model and the samples into ``folder``, and prove the package.
+
+    Raises:
+        ConfigError: an option names what the model does not have.
+        TargetError: Core ML cannot express the model, or the package does not compute what it should.
+    """
+    settings, notes = _settings(job)
+    model = _clean(job.model)
+    with job.progress.task("Converting to Core ML"):
+        write(model, settings, folder / PACKAGE)
+        reference, more = _palettized(model, job.plan, settings, folder / PACKAGE)
+    samples = job.samples or _random_samples(model, settings.options.dimensions)
+    evidence = (*save_evidence(reference, samples, folder), settings.write(folder))
+    with job.progress.task("Verifying the package"):
+        checks = tuple(prove(folder, threads=job.threads))
+    refuse_failed(checks)
+    hints = {
+        "model": PACKAGE,
+        "deployment_target": f"iOS{settings.ios} (macOS{settings.ios - 3})",
+        "compute_units": settings.options.compute_units,
+        "arithmetic": settings.arithmetic,
+    }
+    shipped = tuple(
+        path.relative_to(folder).as_posix()
+        for path in sorted((folder / PACKAGE).rglob("*"))
+        if path.is_file()
+    )
+    return BuildResult(shipped, hints, (*notes, *more), evidence, checks)
+
+
+def _settings(job: BuildJob) -> tuple[Settings, tuple[str, ...]]:
+    options = cast(CoreMLOptions, job.options)
+    dimensions, notes = resolve_dimensions(job.model, options.dimensions)
+    scheme = job.recipe.scheme
+    settings = Settings(
+        ios=options.ios(scheme),
+        arithmetic=options.arithmetic_of(scheme),
+        options=options.model_copy(update={"dimensions": dimensions}),
+        scheme=scheme,
+        source_sha256=job.model.source.sha256,
+        recipe=job.recipe.model_dump(mode="json"),
+        sampled_from=job.sampled_from or f"{RANDOM_SAMPLES} random inputs",
+    )
+    return settings, notes
+
+
+def write(model: Model, settings: Settings, path: Path, arithmetic: Arithmetic | None = None) -> None:
+    """Lower ``model`` and write its package to ``path``: the same arguments give the same bytes.
+
+    Raises:
+        TargetError: Core ML cannot express the model.
+    """
+    lowered = lower(model, ios=settings.ios, dimensions=settings.options.dimensions)
+    write_package(
+        Lowered(lowered.program, _with_images(lowered.signature, settings.options)),
+        path,
+        ios=settings.ios,
+        arithmetic=arithmetic or settings.arithmetic,
+        options=settings.options,
+        source_sha256=settings.source_sha256,
+        recipe=settings.recipe,
+    )
+
+
+def _with_images(signature: Signature, options: CoreMLOptions) -> Signature:
+    """The signature with what turns the ONNX model's floats back into pixels."""
+    images = {image.name: ImagePort(image.scale, image.bias) for image in options.image_input}
+    ports: tuple[Port, ...] = tuple(replace(p, image=images.get(p.name)) for p in signature.inputs)
+    return replace(signature, inputs=ports)
+
+
+def _palettized(model: Model, plan: Plan, settings: Settings, path: Path) -> tuple[Model, tuple[str, ...]]:
+    """Palettize the package's weights where the plan says so; the reference gets the same weights."""
+    if not settings.palettized:
+        return model, ()
+    from edgeq.targets.coreml.package.palettize import palettize
+
+    weights, notes = palettize(path, model, plan, settings.options)
+    return _with_weights(model, weights), notes
+
+
+def _with_weights(model: Model, weights: Mapping[str, Array]) -> Model:
+    result = model.clone()
+    for name, array in weights.items():
+        value = result.ir.graph.initializers[name]
+        value.const_value = ir.tensor(array.astype("float32"), name=name)
+    return result
+
+
+def _clean(model: Model) -> Model:
+    """Without exporters' stack traces and paths."""
+    clean = model.clone()
+    ClearMetadataAndDocStringPass()(clean.ir)
+    return clean
+
+
+def _random_samples(model: Model, dimensions: Mapping[str, Dimension]) -> Sequence[Arrays]:
+    sizes = {name: size.initial for name, size in dimensions.items()}
+    return [random_inputs(model.inputs, seed=seed, dims=sizes) for seed in range(RANDOM_SAMPLES)]
+
+
+def refuse_failed(checks: Sequence[Check]) -> None:
+    """Raise when a package does not compute what its model does.
+
+    Raises:
+        TargetError: naming the first check that failed.
+    """
+    failed = [check for check in checks if not check.passed]
+    if not failed:
+        return
+    first = failed[0]
+    raise TargetError(
+        f"The Core ML package does not verify: {first.name}: {first.found}; wanted: {first.wanted}.",
+        fix="Keep the nodes that lose accuracy in float (--exclude), or compute in float32 "
+        "(--target-option arithmetic=float32).",
+    )

@@ -1,0 +1,78 @@
+"""Runs a package with the interpreter, behind the interface of every runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.errors import TargetError
+from edgeq.targets.coreml.frontend.signature import Signature
+from edgeq.targets.coreml.interpreter.engine import Arithmetic, Interpreter
+from edgeq.targets.coreml.interpreter.program import read_package
+from edgeq.targets.coreml.package.metadata import SIGNATURE
+from edgeq.targets.coreml.ports import from_package, tensor_specs, to_package
+
+KIND = "verified by interpreter, not run on Apple hardware"
+
+
+class InterpreterRunner:
+    """Arrays of the ONNX model in, arrays of the ONNX model out; the arithmetic is numpy's."""
+
+    def __init__(
+        self, package: Path, signature: Signature | None = None, *, arithmetic: Arithmetic = "declared"
+    ) -> None:
+        """Read the package at ``package``; without ``signature`` the one that edgeq stored in it.
+
+        Raises:
+            ModelError: the package is damaged.
+            TargetError: it holds an operation that the interpreter does not know, or no signature.
+        """
+        program = read_package(package)
+        self._signature = signature or _stored(program.metadata, package)
+        self._interpreter: Interpreter | None = Interpreter(program, arithmetic=arithmetic)
+
+    @property
+    def signature(self) -> Signature:
+        """How the package's ports stand for the ONNX model's."""
+        return self._signature
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        return tensor_specs(self._signature.inputs)
+
+    @property
+    def outputs(self) -> list[TensorSpec]:
+        return tensor_specs(self._signature.outputs)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """All outputs by name.
+
+        Raises:
+            DataError: an input is missing, unknown, or has the wrong dtype or shape.
+            TargetError: the runner is closed, or an input has a size that the package does not allow.
+        """
+        if self._interpreter is None:
+            raise TargetError("The runner is closed.", fix="Open a new one.")
+        return from_package(self._signature, self._interpreter.run(to_package(self._signature, inputs)))
+
+    def close(self) -> None:
+        self._interpreter = None
+
+    def __enter__(self) -> InterpreterRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _stored(metadata: object, package: Path) -> Signature:
+    import json
+    from collections.abc import Mapping
+
+    text = metadata.get(SIGNATURE) if isinstance(metadata, Mapping) else None
+    if text is None:
+        raise TargetError(
+            f"{package} was not written by edgeq: it does not say which ONNX inputs it has.",
+            fix="Verify it with: edgeq verify PACKAGE --reference model.onnx",
+        )
+    return Signature.from_json(json.loads(text))

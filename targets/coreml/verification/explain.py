@@ -1,0 +1,120 @@
+"""Where a package first differs from its ONNX model, and whether float arithmetic explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.calibration.types import Array, Arrays
+from edgeq.compiler.model import Model
+from edgeq.targets.coreml.frontend.signature import Signature, package_names
+from edgeq.targets.coreml.interpreter.engine import Interpreter
+from edgeq.targets.coreml.interpreter.program import read_package
+from edgeq.targets.coreml.ports import to_package
+from edgeq.targets.coreml.verification.numbers import FLOAT32_TOLERANCE
+from edgeq.targets.coreml.verification.reference import Reference, with_outputs
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One value that differs: ``node`` makes it.
+
+    ``count`` of ``size`` numbers differ, by ``largest`` at most; ``relative`` is that relative to the largest
+    number of the tensor, for float values.
+    """
+
+    node: ir.Node
+    value: str
+    count: int
+    size: int
+    largest: float
+    relative: float
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the value is rounded to integers there."""
+        return self.node.op_type == "QuantizeLinear"
+
+
+def differences(
+    model: Model, package: Path, signature: Signature, samples: Sequence[Arrays]
+) -> list[Difference]:
+    """Values of ``model`` that the float32 ``package`` computes otherwise, in the order of the graph.
+
+    Only values that both keep under the same name are compared: fusions leave some out.
+    """
+    program = read_package(package)
+    made = {r.name for op in program.main.block.operations for r in op.outputs if op.type != "const"}
+    nodes = {o.name: node for node in model.ir.graph for o in node.outputs if o.name and o.dtype is not None}
+    names = {name: clean for name, clean in package_names(nodes).items() if clean in made}
+    if not names:
+        return []
+    reference = Reference(ir.to_proto(with_outputs(model, names).ir).SerializeToString())
+    interpreter = Interpreter(program, arithmetic="float32")
+    found: dict[str, Difference] = {}
+    for sample in samples:
+        wanted = reference.run(sample)
+        got = interpreter.run(to_package(signature, sample), watch=list(names.values()))
+        for name, clean in names.items():
+            difference = _difference(nodes[name], name, wanted[name], got[clean])
+            if difference is not None and name not in found:
+                found[name] = difference
+    return [found[name] for name in nodes if name in found]
+
+
+def _difference(node: ir.Node, name: str, wanted: Array, got: Array) -> Difference | None:
+    a, b = wanted.astype(np.float64), got.astype(np.float64)
+    if a.size != b.size:
+        return Difference(node, name, a.size, a.size, np.inf, np.inf)
+    noise = np.abs(a.reshape(-1) - b.reshape(-1))
+    if not noise.any():
+        return None
+    peak = float(np.abs(a).max(initial=0)) or 1.0
+    largest = float(noise.max())
+    return Difference(node, name, int(np.count_nonzero(noise)), a.size, largest, largest / peak)
+
+
+def explain(found: Sequence[Difference]) -> str:
+    """One sentence when rounding explains the differences of a quantized net, else an empty one.
+
+    A sum of products in another order differs in its last bits; where such a value lies on the border of two
+    integers, it is rounded to the other one. So the first rounding that differs must differ by one step, and
+    what was rounded there must be the same up to the last bits.
+    """
+    first = next((d for d in found if d.rounds), None)
+    if first is None or first.largest > 1:
+        return ""
+    before = [d for d in found if not d.rounds and _precedes(d.node, first.node)]
+    if any(d.relative > FLOAT32_TOLERANCE for d in before):
+        return ""
+    return (
+        f"rounding explains it: {first.count} of {first.size} values fall one step aside at "
+        f"{first.node.name!r}, where float sums differ in their last bits"
+    )
+
+
+def culprit(found: Sequence[Difference]) -> str:
+    """The first node whose result differs by more than float arithmetic explains; empty: none found."""
+    beyond = next(
+        (d for d in found if d.largest > 1 or (not d.rounds and d.relative > FLOAT32_TOLERANCE)), None
+    )
+    if beyond is None:
+        return ""
+    return f"first at {beyond.node.op_type} {beyond.node.name!r}"
+
+
+def _precedes(node: ir.Node, other: ir.Node) -> bool:
+    """Whether ``other`` reads, directly or over several nodes, what ``node`` makes."""
+    waiting, seen = [other], {other}
+    while waiting:
+        for producer in waiting.pop().predecessors():
+            if producer is node:
+                return True
+            if producer not in seen:
+                seen.add(producer)
+                waiting.append(producer)
+    return False

@@ -1,0 +1,120 @@
+"""Comparing what a package computes with what its ONNX model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeq.calibration.types import Array
+from edgeq.targets.base import Check
+
+# Float sums in another order: differences of the last bits, relative to the largest value of the tensor.
+FLOAT32_TOLERANCE = 1e-5
+# Rounding every float operation to float16: a QDQ net keeps this, a float one far more.
+FLOAT16_SQNR = 35.0
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far results are from the reference: over all samples and floating outputs.
+
+    ``largest`` is the largest difference, ``relative`` the same relative to the largest value of that output of
+    the reference, ``sqnr`` in dB (infinite when equal). ``wrong`` names outputs that are integers and differ,
+    or are not finite where the reference is.
+    """
+
+    largest: float
+    relative: float
+    sqnr: float
+    wrong: tuple[str, ...] = ()
+
+    @property
+    def tolerable(self) -> bool:
+        """Whether float32 sums in another order explain it by themselves."""
+        return not self.wrong and self.relative <= FLOAT32_TOLERANCE
+
+    @property
+    def exact(self) -> bool:
+        """Whether every number is the same."""
+        return self.largest == 0.0 and not self.wrong
+
+
+def distance(
+    wanted: Sequence[Mapping[str, Array]], got: Sequence[Mapping[str, Array]], floats_only: bool = False
+) -> Distance:
+    """The distance between two lists of results; SQNR is that of the worst output.
+
+    ``floats_only`` leaves integer outputs out (an argmax may fall differently under float16).
+    """
+    largest, relative, sqnr = 0.0, 0.0, np.inf
+    wrong: list[str] = []
+    for name in wanted[0]:
+        ours = [np.asarray(results[name]) for results in got]
+        theirs = [np.asarray(results[name]) for results in wanted]
+        if theirs[0].dtype.kind != "f":
+            if not floats_only and not _same(ours, theirs):
+                wrong.append(name)
+            continue
+        a, b = _flat(theirs), _flat(ours)
+        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            wrong.append(name)
+            continue
+        finite = np.isfinite(a)
+        noise = np.where(finite, b - np.where(finite, a, 0), 0)
+        signal = np.where(finite, a, 0)
+        peak = float(np.abs(signal).max(initial=0))
+        difference = float(np.abs(noise).max(initial=0))
+        largest = max(largest, difference)
+        relative = max(relative, difference / peak if peak else difference)
+        sqnr = min(sqnr, _decibel(signal, noise))
+    return Distance(largest, relative, float(sqnr), tuple(wrong))
+
+
+def _same(ours: Sequence[Array], theirs: Sequence[Array]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def _flat(arrays: Sequence[Array]) -> Array:
+    return np.concatenate([array.astype(np.float64).reshape(-1) for array in arrays])
+
+
+def _decibel(signal: Array, noise: Array) -> float:
+    power = float(np.square(noise).sum())
+    if power == 0:
+        return float("inf")
+    level = float(np.square(signal).sum())
+    return -float("inf") if level == 0 else 10 * float(np.log10(level / power))
+
+
+def exact_check(found: Distance, why: tuple[str, str], samples: str) -> Check:
+    """The FLOAT32 build: the same numbers, or float sums whose last bits differ.
+
+    ``why``: what explains a larger difference, and else where it begins.
+    """
+    explained, culprit = why
+    wanted = "the numbers of ONNX Runtime"
+    if found.wrong:
+        text = f"the output {found.wrong[0]!r} is another; {culprit}".removesuffix("; ")
+        return Check("float32 numbers", False, text, wanted)
+    if found.exact:
+        return Check("float32 numbers", True, f"largest difference 0.0 to ONNX Runtime on {samples}", wanted)
+    text = f"largest difference {found.largest:.2g} ({found.relative:.1g} of the output) on {samples}"
+    if found.tolerable:
+        return Check("float32 numbers", True, text, wanted)
+    why_not = culprit or "rounding does not explain it"
+    return Check("float32 numbers", bool(explained), f"{text}; {explained or why_not}", wanted)
+
+
+def half_check(found: Distance, samples: str) -> Check:
+    """The float16 package: as close as rounding every operation allows."""
+    wanted = f"at least {FLOAT16_SQNR:.0f} dB to ONNX Runtime in float32"
+    if found.wrong:
+        return Check("float16 numbers", False, f"the output {found.wrong[0]!r} is not finite", wanted)
+    text = f"{_text(found.sqnr)} to ONNX Runtime in float32 on {samples}"
+    return Check("float16 numbers", found.sqnr >= FLOAT16_SQNR, text, wanted)
+
+
+def _text(sqnr: float) -> str:
+    return "exact" if np.isinf(sqnr) and sqnr > 0 else f"{sqnr:.1f} dB"

@@ -1,0 +1,111 @@
+"""All checks of a written package, from the evidence beside it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeq.calibration.types import Array, Arrays
+from edgeq.compiler.model import Model
+from edgeq.targets.base import Check
+from edgeq.targets.coreml.files import PACKAGE, REFERENCE
+from edgeq.targets.coreml.runner import InterpreterRunner
+from edgeq.targets.coreml.settings import Settings
+from edgeq.targets.coreml.verification.contents import package_contents
+from edgeq.targets.coreml.verification.explain import culprit, differences, explain
+from edgeq.targets.coreml.verification.numbers import Distance, distance, exact_check, half_check
+from edgeq.targets.coreml.verification.rebuilt import first_difference
+from edgeq.targets.coreml.verification.reference import Reference, load_reference, load_samples
+
+
+def prove(folder: Path, *, threads: int | None = None) -> list[Check]:
+    """Check the package in the artefact ``folder`` against its reference model and samples.
+
+    Raises:
+        ModelError: the package or the evidence is damaged.
+        TargetError: the package holds what the interpreter does not know.
+    """
+    settings = Settings.read(folder)
+    samples = load_samples(folder)
+    wanted = _expected(folder, samples, threads)
+    model = load_reference(folder)
+    checks = [_contents(folder / PACKAGE)]
+    with tempfile.TemporaryDirectory(prefix="edgeq-coreml-") as temporary:
+        exact = folder / PACKAGE
+        if settings.arithmetic != "float32" or settings.palettized:
+            exact = _float32_build(model, settings, Path(temporary))
+        checks.append(_exact(model, exact, samples, wanted, settings))
+    if settings.arithmetic == "float16" or settings.palettized:
+        found = distance(wanted, _outputs(folder / PACKAGE, samples), floats_only=True)
+        checks.append(half_check(found, settings.sampled_from))
+    return checks
+
+
+def prove_again(folder: Path, *, threads: int | None = None) -> list[Check]:
+    """:func:`prove`, and that building the package again from its reference gives the same program.
+
+    Raises:
+        ModelError: the package or the evidence is damaged.
+        TargetError: the package holds what the interpreter does not know.
+    """
+    return [_rebuilt(folder), *prove(folder, threads=threads)]
+
+
+def _rebuilt(folder: Path) -> Check:
+    from edgeq.targets.coreml.build import write
+
+    settings = Settings.read(folder)
+    wanted = "every operation and constant as built from the reference model"
+    if settings.palettized:
+        return Check("program", True, "not built again: lookup tables come from clustering", wanted)
+    with tempfile.TemporaryDirectory(prefix="edgeq-coreml-") as temporary:
+        again = Path(temporary) / PACKAGE
+        write(load_reference(folder), settings, again)
+        found = first_difference(folder / PACKAGE, again)
+    return Check("program", not found, found or "every operation and constant as built again", wanted)
+
+
+def _expected(folder: Path, samples: Sequence[Arrays], threads: int | None) -> list[dict[str, Array]]:
+    reference = Reference(folder / REFERENCE, threads)
+    return [reference.run(sample) for sample in samples]
+
+
+def _outputs(package: Path, samples: Sequence[Arrays]) -> list[dict[str, Array]]:
+    with InterpreterRunner(package) as runner:
+        return [runner.run(sample) for sample in samples]
+
+
+def _float32_build(model: Model, settings: Settings, folder: Path) -> Path:
+    from edgeq.targets.coreml.build import write
+
+    write(model, settings, folder / PACKAGE, "float32")
+    return folder / PACKAGE
+
+
+def _exact(
+    model: Model, package: Path, samples: Sequence[Arrays], wanted: list[dict[str, Array]], settings: Settings
+) -> Check:
+    found = distance(wanted, _outputs(package, samples))
+    return exact_check(found, _explained(found, model, package, samples), settings.sampled_from)
+
+
+def _explained(found: Distance, model: Model, package: Path, samples: Sequence[Arrays]) -> tuple[str, str]:
+    """Why the numbers differ although the package is right, and where they go wrong when it is not."""
+    if found.tolerable:
+        return "", ""
+    with InterpreterRunner(package) as runner:
+        signature = runner.signature
+    seen = differences(model, package, signature, samples[:1])
+    return explain(seen), culprit(seen)
+
+
+def _contents(package: Path) -> Check:
+    contents = package_contents(package)
+    stored = [f"{found.tensors} {name}" for name, found in contents.weights.items()]
+    rounded = sum(contents.roundings.get("quantize", {}).values())
+    text = f"weights: {', '.join(stored) or 'none'}; quantized activations: {rounded}"
+    small = contents.small_scales
+    if small:
+        text = f"the scale of {small[0].operation!r} is {small[0].scale:.3g}"
+    return Check("contents", not small, text, "no scale below the normal numbers of float16 (6.1e-5)")
