@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.errors import TargetError
 from edgeq.targets.coreml.interpreter.call import Call, Kernel
 from edgeq.targets.coreml.interpreter.kernels.erf import erf
 
@@ -82,11 +83,13 @@ def _exp2(x: Array) -> Array:
     return np.exp2(x) if x.dtype.kind == "f" else np.exp2(x.astype(np.float64)).astype(x.dtype)
 
 
-def _real_div(x: Array, y: Array) -> Any:
-    """``real_div``: the quotient; of integers the one towards zero, as a C compiler divides."""
-    if x.dtype.kind == "f":
-        return x / y
-    return np.trunc(x.astype(np.float64) / y).astype(np.result_type(x, y))
+def _real_div(call: Call) -> Array:
+    """``real_div``; how it rounds quotients of integers is not defined, so they are refused."""
+    if call["x"].dtype.kind != "f":
+        raise TargetError(
+            f"The operation {call.name!r} (real_div) divides integers, and MIL does not say how."
+        )
+    return np.asarray(call["x"] / call["y"])
 
 
 def _floor_div(x: Array, y: Array) -> Any:
@@ -123,7 +126,7 @@ KERNELS: dict[str, Kernel] = {
     "mod": _binary(np.mod),
     "mul": _binary(np.multiply),
     "pow": _binary(_pow),
-    "real_div": _binary(_real_div),
+    "real_div": _real_div,
     "round": _unary(np.rint),
     "rsqrt": _rsqrt,
     "sign": _unary(np.sign),

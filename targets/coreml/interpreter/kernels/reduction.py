@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.errors import TargetError
 from edgeq.targets.coreml.interpreter.call import Call, Kernel
 from edgeq.targets.coreml.interpreter.kernels.shape import integers
 
@@ -20,8 +21,12 @@ def _over_axes(reduce: Reduction) -> Kernel:
         x: Array = call["x"]
         axes = call.get("axes")
         found = reduce(x, None if axes is None else integers(axes), bool(call.get("keep_dims", False)))
+        if x.dtype.kind != "f" and np.asarray(found).dtype.kind == "f":
+            raise TargetError(
+                f"The operation {call.name!r} ({call.op_type}) has integers, and MIL does not say how it rounds."
+            )
         # sums of int32 are int64 here: whoever takes them sees what does not fit
-        return np.asarray(found) if x.dtype.kind == "f" else np.asarray(np.trunc(found).astype(np.int64))
+        return np.asarray(found)
 
     return kernel
 
