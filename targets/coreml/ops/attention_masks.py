@@ -107,10 +107,11 @@ def guarded(mask: Mask, scores: Var) -> tuple[Mask, Operand | None]:
 
     A softmax over nothing but minus infinity is NaN, where ONNX's Attention gives zeros.
     """
-    if mask.empty or mask.full_rows:
-        return mask, None
     if mask.bias is not None:
-        return _guarded_bias(additive(mask, scores), scores)
+        bias = additive(mask, scores)
+        return (Mask(bias=bias), None) if mask.full_rows else _guarded_bias(bias, scores)
+    if mask.allowed is None or mask.full_rows:
+        return mask, None
     if isinstance(mask.allowed, np.ndarray):
         alive = mask.allowed.any(axis=-1, keepdims=True)
         return Mask(mask.allowed | ~alive), None if alive.all() else like(scores, alive)
