@@ -67,10 +67,11 @@ class CoreMLTarget:
 
     def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
         """Read the written spec; raises ModelError when it is damaged."""
-        from edgeq.targets.coreml.verification.contents import node_results
+        from edgeq.targets.coreml.interpreter.program import read_package
+        from edgeq.targets.coreml.verification.precision import node_results
         from edgeq.targets.coreml.verification.reference import load_reference
 
-        return node_results(folder / PACKAGE, load_reference(folder), plan)
+        return node_results(read_package(folder / PACKAGE), load_reference(folder).ir, plan)
 
     def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
         """The program built again, its contents, its numbers in float32 and in float16."""

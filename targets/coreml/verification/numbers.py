@@ -20,9 +20,9 @@ FLOAT16_SQNR = 35.0
 class Distance:
     """How far results are from the reference: over all samples and floating outputs.
 
-    ``largest`` is the largest difference, ``relative`` the same relative to the largest value of that output of
-    the reference, ``sqnr`` in dB (infinite when equal). ``wrong`` names outputs that are integers and differ,
-    or are not finite where the reference is.
+    ``largest`` is the largest difference, ``relative`` the same relative to the largest value of that output,
+    ``sqnr`` in dB (infinite when equal). ``wrong`` names integer outputs that differ, and those that are not
+    finite where the reference is.
     """
 
     largest: float
