@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,8 @@ def _columns(x: Array, axes: Sequence[Axis]) -> Array:
     kernel, output = [axis.kernel for axis in axes], [axis.output for axis in axes]
     columns = np.empty((*x.shape[:2], *kernel, *output), x.dtype)
     for index, seen in offsets(axes):
-        columns[(slice(None), slice(None), *index)] = x[last(seen)]
+        place: Any = (slice(None), slice(None), *index)
+        columns[place] = x[last(seen)]
     return columns
 
 

@@ -32,8 +32,9 @@ def depthwise(x: Array, weight: Array, axes: Sequence[Axis], bias: Array | None)
         columns,
         plane * int(np.prod([axis.stride for axis in axes])),
         _starts(axes, pitches, plane),
-        np.ascontiguousarray(weight.reshape(len(weight), -1)),
-        np.zeros(len(weight), np.float32) if bias is None else bias,
+        # copies: a read-only array is another type to numba, which would compile the loop once more
+        np.array(weight.reshape(len(weight), -1), order="C"),
+        np.zeros(len(weight), np.float32) if bias is None else bias.copy(),
         _sums(lines),
         result.reshape(*result.shape[:2], -1, result.shape[-1]),
     )

@@ -24,9 +24,9 @@ def depthwise_loop(
 ) -> None:
     """Fill ``result`` [n, c * m, lines, width].
 
-    ``x`` [n, c, r, w] is laid out in planes of ``size`` elements: element (i, j) at ``rows[i] + columns[j]``,
-    zeros elsewhere. Tap t of ``taps`` [c * m, t] reads them from ``starts[t]`` on. Line l of the result starts
-    at element ``picks[l]`` of the sum.
+    ``x`` [n, c, r, w] is laid out in planes of ``size`` elements: (i, j) at ``rows[i] + columns[j]``, zeros
+    elsewhere. Tap t of ``taps`` [c * m, t] reads them from ``starts[t]`` on. Line l of the result starts at
+    element ``picks[l]`` of the sum.
     """
     each = taps.shape[0] // x.shape[1]
     plane = np.zeros(size, np.float32)

@@ -141,7 +141,7 @@ def _nearest(call: Call, mode: str, size: int, output: int) -> Array:
     points = np.clip(_grid(call, mode)(size, output), 0, size - 1)
     if np.any(np.abs(points - np.floor(points) - 0.5) < 1e-6):
         raise _undefined(call, f"{mode} and points midway between two elements ({size} to {output})")
-    return np.rint(points).astype(np.intp)
+    return np.asarray(np.rint(points), np.intp)
 
 
 def _picked(x: Array, sizes: list[int], index: Callable[[int, int], Array]) -> Array:
