@@ -17,7 +17,7 @@ def _input_and_axis(node: OnnxNode) -> tuple[Var, int]:
     x, axis = node.input(0), int(node.attribute("axis", -1))
     if x.rank == 0:
         node.refuse("its input is a scalar, which has no axis")
-    return x, axis
+    return x, axis % x.rank
 
 
 def softmax(node: OnnxNode) -> Var:
