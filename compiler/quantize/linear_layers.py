@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeq.calibration.affine import Range, ScaleDtype, quant_params
+from edgeq.calibration.affine import Range, ScaleDtype
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import activation_ports, constant, input_at, is_lookup, weight_ports
 from edgeq.compiler.quantize.layer_geometry import is_depthwise, kernel_order
 from edgeq.compiler.quantize.saturation import Floats
+from edgeq.compiler.quantize.static_params import affine_params
 from edgeq.compiler.quantize.static_weights import QuantizedWeight, quantize_weight
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import InternalError
@@ -86,15 +87,14 @@ def _operands(
         numbers = constant(value)
         if value is not None and numbers is not None:
             spec = plan.weights[value.name or ""]
-            found[value.name or ""] = _like_activation(numbers, spec, capabilities.scale_dtype)
+            found[value.name or ""] = _like_activation(numbers, spec, capabilities)
     return found
 
 
-def _like_activation(numbers: Array, spec: QuantSpec, scale_dtype: ScaleDtype) -> QuantizedWeight:
+def _like_activation(numbers: Array, spec: QuantSpec, capabilities: Capabilities) -> QuantizedWeight:
     values = numbers.astype(np.float32)
     span = Range(min(0.0, float(values.min())), max(0.0, float(values.max())))
-    assert spec.dtype in ("uint8", "int8")
-    scale, zero = quant_params(span, spec.dtype, spec.symmetric, scale_dtype)
+    spec, scale, zero = affine_params(span, spec, capabilities)
     info = np.iinfo(spec.dtype)
     codes = np.clip(np.rint(values / scale) + zero, info.min, info.max).astype(spec.dtype)
     return QuantizedWeight(

@@ -131,8 +131,11 @@ def _best_scales(
     largest_weight = np.maximum(np.abs(weights).max(axis=1), _TINY)
     plain = _noise(np.ones(len(low)), low, high, squares, weights)
     candidates = [largest_input**a / largest_weight ** (1 - a) for a in STRENGTHS]
-    # The mean scale cancels; without it the weights keep their magnitude.
-    candidates = [scales / np.exp(np.log(scales).mean()) for scales in candidates]
+    # The mean scale cancels; without it the weights keep their magnitude. Dead channels have no say in it.
+    live = (largest_input > _TINY) & (largest_weight > _TINY)
+    if not live.any():
+        return None
+    candidates = [np.where(live, s / np.exp(np.log(s[live]).mean()), 1.0) for s in candidates]
     noises = [_noise(scales, low, high, squares, weights) for scales in candidates]
     best = int(np.argmin(noises))
     if plain < NEEDED_GAIN * noises[best]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from edgeq.calibration.collect import Observer, collect
 from edgeq.calibration.network import filled_up
-from edgeq.calibration.ranges import choose_range
 from edgeq.calibration.sketch import Sketch
 from edgeq.calibration.types import Array, Batch, DataSource
 from edgeq.compiler.model import Model, save
@@ -25,7 +24,7 @@ from edgeq.compiler.quantize.qdq import insert_qdq
 from edgeq.compiler.quantize.range_choice import choose_method
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.smooth import SMOOTHING_SAMPLES, ChannelStatistics, find_groups, note, smooth
-from edgeq.compiler.quantize.static_params import activation_params
+from edgeq.compiler.quantize.static_params import activation_params, range_of
 from edgeq.compiler.quantize.static_prepare import prepare
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
 from edgeq.compiler.recipe import RangeMethod, Recipe
@@ -83,6 +82,7 @@ def quantize_static(
                 reporter,
                 in_float=capabilities.simulate_in_float,
             )
+    plan.activations.update({name: params.spec for name, params in built.activations.items()})
     params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
     return Quantized(built.model, plan, params, tuple(builder.notes))
 
@@ -132,12 +132,8 @@ class _Builder:
     def build(self, method: RangeMethod) -> _Built:
         """The QDQ model with ranges by ``method``; quantized weights are computed once for all methods."""
         ranges = {
-            name: choose_range(
-                sketch,
-                method,
-                symmetric=self.plan.activations[name].symmetric,
-                percentile=self.recipe.percentile,
-                tensor=name,
+            name: range_of(
+                sketch, method, self.recipe.percentile, name, self.plan.activations[name], self.capabilities
             )
             for name, sketch in self.sketches.items()
         }

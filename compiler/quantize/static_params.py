@@ -8,8 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.affine import Range, quant_params
+from edgeq.calibration.ranges import choose_range
+from edgeq.calibration.sketch import Sketch
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import clip_bounds
+from edgeq.compiler.recipe import RangeMethod
 from edgeq.targets.base import Capabilities
 
 
@@ -49,8 +52,31 @@ def _group_params(
         span = span.union(ranges[name])
     for node in makers:
         span = _within_bounds(node, span)
+    return _params(*affine_params(span, spec, capabilities))
+
+
+def affine_params(
+    span: Range, spec: QuantSpec, capabilities: Capabilities
+) -> tuple[QuantSpec, np.float32, int]:
+    """Scale and zero point of an activation's range, with the spec that the target has for such a range."""
+    if spec.symmetric and capabilities.unsigned_positive and span.low >= 0:
+        spec = QuantSpec("uint8", symmetric=False)
     assert spec.dtype in ("uint8", "int8")
-    return _params(spec, *quant_params(span, spec.dtype, spec.symmetric, capabilities.scale_dtype))
+    return spec, *quant_params(span, spec.dtype, spec.symmetric, capabilities.scale_dtype)
+
+
+def range_of(
+    sketch: Sketch,
+    method: RangeMethod,
+    percentile: float,
+    name: str,
+    spec: QuantSpec,
+    capabilities: Capabilities,
+) -> Range:
+    """The range of an activation by ``method``, one-sided where the target has a form for that."""
+    one_sided = capabilities.unsigned_positive and sketch.min >= 0
+    symmetric = spec.symmetric and not one_sided
+    return choose_range(sketch, method, symmetric=symmetric, percentile=percentile, tensor=name)
 
 
 def _params(spec: QuantSpec, scale: np.float32, zero_point: int) -> QuantParams:

@@ -99,6 +99,7 @@ CAPABILITIES = Capabilities(
     schemes=("fp32", "fp16", "int8-static", "int8-weight", "int4-weight", "palettize-6", "palettize-4"),
     activation_dtype="int8",
     symmetric_activations=True,
+    unsigned_positive=True,
     int8_static=MappingProxyType(_INT8_STATIC),
     weight_only=frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"}),
     block_sizes=(16, 32, 64, 128, 256),
