@@ -128,10 +128,16 @@ def _operation(message: Message, values: ValueReader) -> Operation:
     where = f"operation {label!r} ({message.type})"
     attributes = {key: values.read(value, f"{key!r} of {where}") for key, value in message.attributes.items()}
     name = attributes["name"].decode() if "name" in attributes else label
+    inputs = {
+        key: _binding(argument, values, f"{key!r} of {where}") for key, argument in message.inputs.items()
+    }
+    if message.type.startswith("constexpr_"):
+        # before iOS 18 their arguments are attributes
+        inputs.update({key: (value,) for key, value in attributes.items() if key != "name"})
     return Operation(
         message.type,
         str(name),
-        {key: _binding(argument, values, f"{key!r} of {where}") for key, argument in message.inputs.items()},
+        inputs,
         _results(message.outputs, where),
         attributes,
         tuple(_block(block, values) for block in message.blocks),

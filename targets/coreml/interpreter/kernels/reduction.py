@@ -23,7 +23,8 @@ def _over_axes(reduce: Reduction) -> Kernel:
         found = reduce(x, None if axes is None else integers(axes), bool(call.get("keep_dims", False)))
         if x.dtype.kind != "f" and np.asarray(found).dtype.kind == "f":
             raise TargetError(
-                f"The operation {call.name!r} ({call.op_type}) has integers, and MIL does not say how it rounds."
+                f"The operation {call.name!r} ({call.op_type}) has integers, "
+                "and MIL does not say how it rounds them."
             )
         # sums of int32 are int64 here: whoever takes them sees what does not fit
         return np.asarray(found)
