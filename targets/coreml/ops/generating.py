@@ -136,7 +136,7 @@ def eye_like(node: OnnxNode) -> Var | Array:
         node.refuse(f"its input has rank {len(shape)}, not 2")
     if None not in shape:
         node.constant(0)  # its numbers are not needed
-        return np.eye(*shape, k=offset, dtype=dtype.numpy())
+        return np.eye(*(size for size in shape if size is not None), k=offset, dtype=dtype.numpy())
     if dtype not in _CASTS:
         node.refuse(f"its result is {dtype.name.lower()}, which Core ML tensors cannot be")
     x = node.input(0)

@@ -58,7 +58,7 @@ def slice_(node: OnnxNode) -> Var:
     starts, ends, axes, steps = _bounds(node, x.rank)
     backwards = [axis for axis, step in zip(axes, steps, strict=True) if step < 0]
     windows = [
-        _window(x, axis, start, end, step)
+        window(size_of(x, axis), axis, start, end, step)
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
     ]
     if any(_is_empty(window) for window in windows):
@@ -87,8 +87,8 @@ def _bounds(node: OnnxNode, rank: int) -> tuple[list[Size], list[Size], list[int
     return starts, ends, axes, [max(-_LAST, min(step, _LAST)) for step in steps]
 
 
-def _window(x: Var, axis: int, start: Size, end: Size, step: int) -> Window:
-    size = size_of(x, axis)
+def window(size: Size, axis: int, start: Size, end: Size, step: int) -> Window:
+    """What ONNX takes of an axis of ``size``; for a negative step the window in the reversed axis."""
     if step > 0:
         return Window(axis, _begin(start, size), _end(end, size), step)
     return _reversed_window(axis, start, end, step, size)
