@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,17 +93,22 @@ def in_function(make: Callable[[Any], Any], placeholders: Mapping[str, Any], ops
     return program
 
 
-def write(program: Any, path: Path, *, opset: int = 18, arithmetic: str = "float32") -> None:
-    """Write the program as a package, without optimizations that change operations."""
+def write(program: Any, path: Path, *, opset: int = 18, arithmetic: str = "float32", **options: Any) -> None:
+    """Write the program as a package by coremltools alone; float32 packages keep every operation as it is."""
     ct = coremltools()
-    precision = ct.precision.FLOAT16 if arithmetic == "float16" else ct.precision.FLOAT32
-    model = ct.convert(
-        program,
-        source="milinternal",
-        convert_to="mlprogram",
-        minimum_deployment_target=getattr(ct.target, f"iOS{opset}"),
-        compute_precision=precision,
-        skip_model_load=True,
-        pass_pipeline=ct.PassPipeline.EMPTY if arithmetic == "float32" else ct.PassPipeline.DEFAULT,
-    )
-    model.save(str(path))
+    half = arithmetic == "float16"
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore", ResourceWarning)  # coremltools' temporary folders
+        model = ct.convert(
+            program,
+            source="milinternal",
+            convert_to="mlprogram",
+            minimum_deployment_target=getattr(ct.target, f"iOS{opset}"),
+            compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+            skip_model_load=True,
+            pass_pipeline=ct.PassPipeline.DEFAULT if half else ct.PassPipeline.EMPTY,
+            **options,
+        )
+        model.save(str(path))
+        del model
+        gc.collect()
