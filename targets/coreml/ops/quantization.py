@@ -9,6 +9,8 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
+from edgeq.targets.coreml.ops.gather_quantized import gather_block_quantized
+from edgeq.targets.coreml.ops.matmul_nbits import matmul_nbits
 from edgeq.targets.coreml.ops.quantized_constants import Codes, constexpr, divided_blocks, spread
 from edgeq.targets.coreml.toolkit import builder
 
@@ -216,6 +218,10 @@ _INTEGER_KERNELS = (
 HANDLERS: dict[str, Handler] = {
     "QuantizeLinear": _quantize_linear,
     "DequantizeLinear": _dequantize_linear,
+    "com.microsoft.QuantizeLinear": _quantize_linear,
+    "com.microsoft.DequantizeLinear": _dequantize_linear,
+    "com.microsoft.GatherBlockQuantized": gather_block_quantized,
+    "com.microsoft.MatMulNBits": matmul_nbits,
     "DynamicQuantizeLinear": _dynamic,
     "com.microsoft.DynamicQuantizeMatMul": _dynamic,
     "com.microsoft.DynamicQuantizeLSTM": _dynamic,

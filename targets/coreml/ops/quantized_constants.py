@@ -41,23 +41,53 @@ class Codes:
 
     def centred(self) -> Codes:
         """The same numbers as signed codes without an offset, where the offset allows it."""
-        offset = np.int16(0) if self.offset is None else self.offset
-        if np.all(offset == 0) and (self.signed or self.offset is None):
+        if self.offset is None or not self.offset.any():
             return replace(self, offset=None)
         middle = np.int16(1 << (self.bits - 1))
-        if not self.signed and np.all(offset == middle):
+        if not self.signed and np.all(self.offset == middle):
             return replace(self, data=self.data - middle, offset=None, signed=True)
         return self
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Codes with scales and offsets of their rank, whose dimensions divide those of the codes."""
+
+    data: npt.NDArray[np.int16]
+    scale: Array
+    offset: npt.NDArray[np.int16] | None
+
+
 def divided_blocks(values: Array, axis: int, block: int, size: int) -> Array | None:
     """Scales of blocks along ``axis`` as scales of smaller blocks that divide ``size``; None: too small."""
-    if size % block == 0:
+    if size % block == 0 or values.shape[axis] == 1:
         return values
     smaller = gcd(block, size)
     if smaller < SMALLEST_BLOCK:
         return None
     return np.repeat(values, block // smaller, axis=axis).take(range(size // smaller), axis=axis)
+
+
+def unpacked(packed: Array, bits: int) -> npt.NDArray[np.int16]:
+    """Codes of uint8 ``packed``, along the last axis: two of 4 bits per byte, the first in its low half."""
+    if bits == 8:
+        return packed.astype(np.int16)
+    halves = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
+    return halves.reshape(*packed.shape[:-1], -1).astype(np.int16)
+
+
+def fitted(codes: npt.NDArray[np.int16], scale: Array, offset: Array | None, block: int, size: int) -> Parts:
+    """Blocks along the last axis of rows that have ``size`` codes: cut to equal blocks, or padded.
+
+    The arguments' last block is padded, as files store it. Where no equal blocks fit, the rows keep their
+    padding, whose numbers the reader must not use.
+    """
+    last = codes.ndim - 1
+    found = divided_blocks(scale, last, block, size)
+    if found is None:
+        return Parts(codes, scale, offset)
+    zeros = None if offset is None else divided_blocks(offset, last, block, size)
+    return Parts(codes[..., :size], found, zeros)
 
 
 def constexpr(node: OnnxNode, codes: Codes) -> Var:
