@@ -182,10 +182,10 @@ def _pads_for_shape(
             if size is None:
                 node.refuse("output_shape with a dynamic spatial size", _DYNAMIC_FIX)
             total += size * stride - wanted[axis]
-        elif total < 0:
-            node.refuse(f"auto_pad={mode} with a kernel smaller than the stride is not defined exactly")
-        before, after = _halves(max(0, total), upper=mode == "SAME_UPPER")
-        pads.append((before, after - extra[axis] + min(0, total)))
+        if total < 0:
+            node.refuse("its output is asked to be larger than strides, kernel and output_padding make it")
+        before, after = _halves(total, upper=mode == "SAME_UPPER")
+        pads.append((before, after - extra[axis]))
     return pads
 
 
