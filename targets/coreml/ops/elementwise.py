@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.folding import folded
+from edgeq.targets.coreml.ops.data_movement import data_movement
 from edgeq.targets.coreml.toolkit import builder, mil_types
 
 if TYPE_CHECKING:
-    from edgeq.targets.coreml.frontend.table import Handler, Result
+    from edgeq.targets.coreml.frontend.table import Handler
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 NUMBERS = (*FLOATS, *INTEGERS)
+
+# Handlers with constants folded before them, and Core ML's limits (rank, emptiness) checked after them.
+folding = data_movement
 
 # Largest finite float16: constants up to here survive the compilation to float16.
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -76,20 +78,3 @@ def reduced(combine: Callable[..., Var], values: list[Var]) -> Var:
     for value in values[1:]:
         result = combine(x=result, y=value)
     return result
-
-
-def folding(handlers: Mapping[str, Handler]) -> dict[str, Handler]:
-    """The same handlers, which return numpy arrays when all inputs are known.
-
-    MIL's own value inference would do int64 arithmetic in int32, and has no rule for some ops.
-    """
-    return {name: _folding(handler) for name, handler in handlers.items()}
-
-
-def _folding(handler: Handler) -> Handler:
-    @wraps(handler)
-    def wrapped(node: OnnxNode) -> Result:
-        results = folded(node)
-        return handler(node) if results is None else results
-
-    return wrapped

@@ -48,7 +48,7 @@ def divide(node: OnnxNode) -> Var:
     x, y = numbers(node)
     if node.dtype(0) in INTEGERS:
         _refuse_zero(node)
-        return divide_truncating(x, y, node.constant(1))
+        return divide_truncating(x, y)
     return builder().real_div(x=x, y=y)
 
 
@@ -59,7 +59,7 @@ def modulo(node: OnnxNode) -> Var:
     like_dividend = bool(node.attribute("fmod", 0))
     if node.dtype(0) in INTEGERS:
         _refuse_zero(node)
-        return remainder_truncating(x, y, node.constant(1)) if like_dividend else mb.mod(x=x, y=y)
+        return remainder_truncating(x, y) if like_dividend else mb.mod(x=x, y=y)
     if not like_dividend:
         node.refuse("fmod = 0 is not defined for floats")
     # of two numbers that are not negative all definitions of the remainder agree

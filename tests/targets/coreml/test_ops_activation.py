@@ -98,6 +98,15 @@ def test_activations_in_float16_keep_their_range(tmp_path: Path) -> None:
     run_ops(ops, {"x": x}, tmp_path, arithmetic="float16").check(rtol=4e-3, atol=4e-3)
 
 
+@pytest.mark.parametrize("ios", [16, 18])
+def test_activations_of_float16_models(tmp_path: Path, ios: int) -> None:
+    """The constants that handlers make have the dtype of the model."""
+    constants = {"bias": BIAS["bias"].astype(np.float16)}
+    ops = [op for op in OPS if op.op_type != "Celu"]  # float32 only until opset 28
+    x = {"x": numbers(4, 3, 8).astype(np.float16)}
+    run_ops(ops, x, tmp_path, constants=constants, ios=ios).check(rtol=5e-3, atol=5e-3)
+
+
 def test_log_softmax_in_float16_of_unlikely_classes(tmp_path: Path) -> None:
     """Their probability is 0 in float16, their logarithm is not -inf."""
     x = np.array([[0, -20, -60, 5], [30, -30, 0, 0]], np.float32)

@@ -162,6 +162,28 @@ def test_float16_does_not_overflow_inside(tmp_path: Path) -> None:
     run_ops(ops, inputs, tmp_path, arithmetic="float16").check(rtol=3e-3, atol=1e-3)
 
 
+def test_arithmetic_in_float16(tmp_path: Path) -> None:
+    inputs = {name: np.linspace(*ends, 24, dtype=np.float32) for name, ends in DOMAINS.items()}
+    inputs |= {"x": numbers(4, 6), "y": nonzero(numbers(4, 6, seed=1))}
+    ops = [Op(name, X) for name in (*UNARY, "Asinh")] + [Op(name, [name]) for name in DOMAINS]
+    discontinuous = {"Floor", "Ceil", "Round", "Tan"}
+    ops = [op for op in ops if op.op_type not in discontinuous] + [*BINARY, Op("Mean", XY)]
+    run_ops(ops, inputs, tmp_path, arithmetic="float16").check(rtol=1e-2, atol=6e-3)
+
+
+@pytest.mark.parametrize("ios", [16, 18])
+def test_models_in_float16(tmp_path: Path, ios: int) -> None:
+    """The constants that handlers make have the dtype of the model."""
+    inputs = {name: np.linspace(*ends, 24).astype(np.float16) for name, ends in DOMAINS.items()}
+    inputs |= {"x": numbers(4, 6).astype(np.float16), "y": numbers(4, 6, seed=1).astype(np.float16)}
+    inputs["p"] = np.abs(inputs["y"]) + np.float16(0.1)
+    constants = {"two": np.float16(2), "wide": np.float32(1.3), "low": np.float16(-1), "i": np.int64(3)}
+    ops = [Op(name, X) for name in (*UNARY, "Asinh")] + [Op(name, [name]) for name in DOMAINS]
+    ops += [*BINARY, Op("Mean", XY), Op("Mod", ["x", "p"], {"fmod": 1}), Op("Clip", ["x", "low", "two"])]
+    ops += [Op("Pow", ["p", name]) for name in ("x", "two", "wide", "i")]
+    run_ops(ops, inputs, tmp_path, constants=constants, ios=ios).check(rtol=6e-3, atol=5e-3)
+
+
 # --- Clip ---------------------------------------------------------------------------------------------------
 
 BOUNDS = {
@@ -285,6 +307,16 @@ def test_shape_arithmetic_is_folded_in_int64(tmp_path: Path) -> None:
     assert consts["y0"] == np.iinfo(np.int32).min, "the package's int32 saturates"
 
 
+def test_sizes_are_divided_by_one_operation() -> None:
+    """They are not negative, so that nothing needs to be corrected."""
+    inputs = {"x": numbers(5, 6)}
+    ops = [Op("Shape", X), Op("Div", ["y0", "two"]), Op("Mod", ["y0", "two"], {"fmod": 1})]
+    model = model_of(ops, inputs, {"two": np.int64(2)}, {"x": ["n", 6]})
+    results = [np.int64([5, 6]), np.int64([2, 3]), np.int64([1, 0])]
+    program = lower_ops(model, results, dimensions={"n": Dimension(1, 8)}).program
+    assert "logical_and" not in {op.op_type for op in program["main"].operations}
+
+
 def test_bitwise_not(tmp_path: Path) -> None:
     inputs = {"x": integers(9), "y": integers(9, dtype=np.int32)}
     run_ops([Op("BitwiseNot", ["x"]), Op("BitwiseNot", ["y"])], inputs, tmp_path).check()
@@ -300,6 +332,12 @@ REFUSED: list[tuple[Op, dict[str, Array], dict[str, Array], str]] = [
         {"x": I},
         {"c": np.int64(2**40)},
         "its input 1 is a constant that Core ML's int32 cannot hold",
+    ),
+    (
+        Op("Add", XY),
+        {"x": numbers(1, 2, 1, 1, 2, 3), "y": numbers(1)},
+        {},
+        "its result has rank 6 and Core ML tensors have at most 5",
     ),
     (Op("BitwiseAnd", XY), {"x": I, "y": I}, {}, BITWISE),
     (Op("BitwiseXor", XY), {"x": I, "y": I}, {}, BITWISE),
