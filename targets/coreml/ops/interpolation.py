@@ -38,7 +38,8 @@ _Coordinates = Callable[[Sampling, Array, Any], Array]
 
 
 def _half_pixel(_: Sampling, x: Array, scale: Any) -> Array:
-    return (x + 0.5) / scale - 0.5
+    source: Array = (x + 0.5) / scale - 0.5
+    return source
 
 
 def _half_pixel_symmetric(axis: Sampling, x: Array, scale: Any) -> Array:
@@ -54,11 +55,13 @@ def _pytorch_half_pixel(axis: Sampling, x: Array, scale: Any) -> Array:
 
 
 def _tf_half_pixel(_: Sampling, x: Array, scale: Any) -> Array:
-    return (x + 0.5) / scale
+    source: Array = (x + 0.5) / scale
+    return source
 
 
 def _asymmetric(_: Sampling, x: Array, scale: Any) -> Array:
-    return x / scale
+    source: Array = x / scale
+    return source
 
 
 def _align_corners(axis: Sampling, x: Array, _: Any) -> Array:
@@ -72,7 +75,8 @@ def _tf_crop_and_resize(axis: Sampling, x: Array, _: Any) -> Array:
     start, end = dtype(axis.start), dtype(axis.end)
     if axis.output == 1:
         return np.full_like(x, 0.5 * (start + end) * last)
-    return start * last + (x * (end - start) * last) / (axis.output - 1)
+    source: Array = start * last + (x * (end - start) * last) / (axis.output - 1)
+    return source
 
 
 COORDINATES: Mapping[str, _Coordinates] = MappingProxyType(

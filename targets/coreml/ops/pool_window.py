@@ -47,7 +47,8 @@ class Window:
         """Elements that the average of each window counts, with or without ONNX's pads."""
         taps = self.taps(size)
         first, end = (-self.before, size + self.after) if padding else (0, size)
-        return ((taps >= first) & (taps < end)).sum(axis=1)
+        counts: Array = ((taps >= first) & (taps < end)).sum(axis=1)
+        return counts
 
 
 def windows(node: OnnxNode) -> list[Window]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import folding
+from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ def _block_size(node: OnnxNode) -> int:
 def depth_to_space(node: OnnxNode) -> Var:
     """DepthToSpace: MIL ``depth_to_space`` (DCR) or ``pixel_shuffle`` (CRD)."""
     mb, block, mode = builder(), _block_size(node), node.attribute("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        node.refuse(f"mode={mode}")
     if block == 1:
         return mb.identity(x=node.input(0))
     if mode == "DCR":
         return mb.depth_to_space(x=node.input(0), block_size=block)
-    if mode == "CRD":
-        return mb.pixel_shuffle(x=node.input(0), upscale_factor=block)
-    node.refuse(f"mode={mode}")
+    return mb.pixel_shuffle(x=node.input(0), upscale_factor=block)
 
 
 def space_to_depth(node: OnnxNode) -> Var:
@@ -41,4 +41,4 @@ def space_to_depth(node: OnnxNode) -> Var:
     return mb.space_to_depth(x=node.input(0), block_size=block)
 
 
-HANDLERS: dict[str, Handler] = folding({"DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth})
+HANDLERS: dict[str, Handler] = guarded({"DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth})
