@@ -165,7 +165,7 @@ class BuildResult:
     """Files written (relative to the artefact folder) and what the application must know to load them.
 
     ``files`` ship; ``evidence`` stays with the artefact so that it can be verified again. ``checks`` are what
-    the build has proved of the written files.
+    the build has proved of the written files, and ``proved_by`` says in words what ran them.
     """
 
     files: tuple[str, ...]
@@ -173,6 +173,7 @@ class BuildResult:
     notes: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    proved_by: str = ""
 
 
 @dataclass(frozen=True)

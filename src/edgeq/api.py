@@ -121,7 +121,7 @@ def compile(
             progress=progress,
         )
         manifest = _manifest(
-            original, target, wanted, dict(target_options or {}), calibrating, compiled, folder
+            original, chosen, wanted, dict(target_options or {}), calibrating, compiled, folder
         )
         if proof is not None:
             manifest = proof.measured(manifest, folder, original, progress)
@@ -220,7 +220,7 @@ def _check_ready(target: Target) -> None:
 
 def _manifest(
     original: Model,
-    target: str,
+    target: Target,
     recipe: Recipe,
     options: dict[str, str],
     calibration: DataSource | None,
@@ -228,7 +228,7 @@ def _manifest(
     folder: Path,
 ) -> Manifest:
     return Manifest(
-        target=target,
+        target=target.name,
         source=original.source,
         recipe=recipe,
         calibration=None if calibration is None else calibration.describe(),
@@ -236,6 +236,7 @@ def _manifest(
         files=file_entries(folder, compiled.build.files),
         evidence=file_entries(folder, compiled.build.evidence),
         checks=list(compiled.build.checks),
+        proved_by=compiled.build.proved_by,
         libraries=library_versions(),
         machine=this_machine(),
         nodes=compiled.nodes,

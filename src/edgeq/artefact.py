@@ -80,12 +80,14 @@ def check_output(path: Path, *, force: bool = False) -> None:
 def _refuse_foreign_files(path: Path) -> None:
     """``--force`` deletes what edgeq wrote, nothing else."""
     try:
-        known = {entry.path for entry in Manifest.read(path).files} | {MANIFEST_FILE, REPORT_FILE}
+        manifest = Manifest.read(path)
     except ModelError as error:
         raise OutputExistsError(
             f"{path} is there and its {MANIFEST_FILE} cannot be read, so edgeq does not replace it.",
             fix="Delete the folder yourself, or give another one.",
         ) from error
+    written = {entry.path for entry in (*manifest.files, *manifest.evidence)}
+    known = written | {MANIFEST_FILE, REPORT_FILE}
     found = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
     foreign = sorted(found - known)
     if foreign:

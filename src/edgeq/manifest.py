@@ -101,7 +101,7 @@ class Manifest(_Strict):
         options: the target's own options that were given.
         files: the files that ship.
         evidence: files that stay with the artefact so that it can be verified again.
-        checks: what the build has proved of the written files.
+        checks: what the build has proved of the written files, and ``proved_by`` what ran them.
         libraries: versions of the libraries that have a part in the files' bytes.
         machine: where it was compiled: the verified kernels depend on the CPU.
         nodes: planned against actual precision of every node.
@@ -120,6 +120,7 @@ class Manifest(_Strict):
     files: list[FileEntry]
     evidence: list[FileEntry] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
+    proved_by: str = ""
     libraries: dict[str, str]
     machine: Machine
     nodes: list[NodeResult] = Field(default_factory=list)

@@ -45,6 +45,7 @@ def render_report(manifest: Manifest) -> str:
         _budgets(manifest.measured),
         _measurements(manifest.measured),
         _charts(manifest.measured),
+        _checks(manifest),
         _nodes(manifest.nodes),
         _notes(manifest),
         _how(manifest),
@@ -125,9 +126,8 @@ def _budgets(measured: Measured | None) -> Html | None:
 
 
 def _verdict_row(verdict: Verdict) -> tuple[Html | str, ...]:
-    kind, mark = ("good", "✓") if verdict.passed else ("bad", "✗")
     return (
-        el("span", mark, class_=kind),
+        _mark(verdict.passed),
         el("code", verdict.budget),
         verdict.measured,
         verdict.limit,
@@ -176,6 +176,21 @@ def _charts(measured: Measured | None) -> Html | None:
         if picture is not None
     ]
     return _section("At a glance", el("div", *cards, class_="charts")) if cards else None
+
+
+def _checks(manifest: Manifest) -> Html | None:
+    if not manifest.checks:
+        return None
+    rows = [
+        (_mark(check.passed), check.name, check.found, el("span", check.wanted, class_="soft"))
+        for check in manifest.checks
+    ]
+    said = el("p", f"{manifest.proved_by[:1].upper()}{manifest.proved_by[1:]}.")
+    return _section("What was proved of the files", said, table(("", "check", "found", "wanted"), rows))
+
+
+def _mark(passed: bool) -> Html:
+    return el("span", "✓" if passed else "✗", class_="good" if passed else "bad")
 
 
 def _nodes(nodes: list[NodeResult]) -> Html | None:

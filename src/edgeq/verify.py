@@ -43,7 +43,7 @@ def verify(folder: Path | str, *, threads: int | None = None) -> Verification:
         raise TargetError(f"Target {target.name!r} is not ready here: {found.detail}.", fix=found.fix)
     checks = [_files(manifest, place), *_target_checks(target, place, threads)]
     checks.append(_nodes(target, manifest, place))
-    return Verification(place, manifest.target, target.runner_kind(), checks)
+    return Verification(place, manifest.target, manifest.proved_by or target.runner_kind(), checks)
 
 
 def _files(manifest: Manifest, folder: Path) -> Check:

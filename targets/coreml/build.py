@@ -23,6 +23,7 @@ from edgeq.targets.coreml.frontend.lower import Lowered, lower
 from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
 from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
+from edgeq.targets.coreml.runner import KIND
 from edgeq.targets.coreml.settings import Settings
 from edgeq.targets.coreml.verification.prove import prove
 from edgeq.targets.coreml.verification.reference import save_evidence
@@ -58,7 +59,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
         for path in sorted((folder / PACKAGE).rglob("*"))
         if path.is_file()
     )
-    return BuildResult(shipped, hints, (*notes, *more), evidence, checks)
+    return BuildResult(shipped, hints, (*notes, *more), evidence, checks, KIND)
 
 
 def _settings(job: BuildJob) -> tuple[Settings, tuple[str, ...]]:

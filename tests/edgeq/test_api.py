@@ -14,9 +14,9 @@ import edgeq
 from edgeq.api import artefact_path
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.compiler.quantize.dispatch import check_scheme
-from edgeq.compiler.recipe import SCHEMES
 from edgeq.errors import DataError, ModelError, OutputExistsError, StrictError, TargetError, UsageError
 from edgeq.manifest import Manifest
+from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
 from edgeq.targets.onnxruntime.target import OnnxRuntimeTarget
 
 FAST = BenchOptions(parts=("size", "accuracy"))
@@ -58,7 +58,7 @@ def compiled(folder: Path, **options: Any) -> edgeq.CompileResult:
     return edgeq.compile(model, output=folder / "out", **chosen)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", CAPABILITIES.schemes)
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path, scheme: str) -> None:
     conv_net(tmp_path / "net.onnx")
     contents = []

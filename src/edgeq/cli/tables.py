@@ -40,7 +40,8 @@ def result_view(result: CompileResult, said: Iterable[str] = ()) -> RenderableTy
     if result.measurements or result.measurements.failures:
         parts.append(measurement_table(result.measurements, {v.metric for v in result.verdicts}))
     parts += [failure_lines(result.measurements), verdict_lines(result.verdicts)]
-    parts += [precision_lines(result.nodes), note_lines(result_notes(result), said)]
+    parts += [precision_lines(result.nodes), check_lines(result.manifest)]
+    parts += [note_lines(result_notes(result), said)]
     parts.append(Text.assemble(("artefact  ", "bold"), shown_path(result.folder)))
     return Group(*(part for part in parts if part is not None))
 
@@ -119,6 +120,16 @@ def precision_lines(nodes: Sequence[NodeResult]) -> RenderableType | None:
         parts.append(Text(f"{len(missed)} planned node(s) run in float instead:", style="yellow"))
         parts.append(missed_table(missed))
     return Group(*parts)
+
+
+def check_lines(manifest: Manifest) -> RenderableType | None:
+    """What was proved of the written files, and what ran them."""
+    if not manifest.checks:
+        return None
+    table = Table.grid(padding=(0, 1))
+    for check in manifest.checks:
+        table.add_row(" ", mark(check.passed), check.name, check.found)
+    return Group(Text(manifest.proved_by, style="bold"), table)
 
 
 def missed_table(missed: Sequence[NodeResult]) -> RenderableType:

@@ -83,13 +83,13 @@ def _show(terminal: Terminal, found: Verification) -> None:
     terminal.show(
         Text(f"{found.folder} ({found.target})", style="bold"),
         table,
-        Text(f"{passed} of {len(found.checks)} checks passed; run by: {found.how}"),
+        Text(f"{passed} of {len(found.checks)} checks passed; {found.how}"),
     )
     terminal.emit(
         {
             "folder": str(found.folder),
             "target": found.target,
-            "run_by": found.how,
+            "how": found.how,
             "passed": found.passed,
             "checks": [asdict(check) for check in found.checks],
         }
