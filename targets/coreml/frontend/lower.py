@@ -140,14 +140,21 @@ class _Run:
         self.lowering.finish(view, outputs)
 
     def _give(self, value: ir.Value) -> Var:
-        mb, variable = builder(), self.lowering.variable(value)
-        name = self.names[value.name or ""]
-        if self.lowering.dtype(value) in _INTEGERS:
-            variable = mb.cast(x=variable, dtype="int32")
+        mb, name = builder(), self.names[value.name or ""]
+        variable = self._widened(value)
         if variable.rank == 0:
             variable = mb.expand_dims(x=variable, axes=[0])
         # identity: an output may be an input, a constant, or another output as well
         return mb.identity(x=variable, name=name)
+
+    def _widened(self, value: ir.Value) -> Var:
+        """The value with small integers and booleans as int32."""
+        if self.lowering.dtype(value) not in _INTEGERS:
+            return self.lowering.variable(value)
+        known = self.lowering.constant(value)
+        if known is not None:
+            return self.lowering.const(known.astype(np.int32))
+        return builder().cast(x=self.lowering.variable(value), dtype="int32")
 
     def _port(self, value: ir.Value) -> Port:
         dtype = np.dtype(self.lowering.dtype(value).numpy()).name
