@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.interpreter.call import Call, TensorType
 from edgeq.targets.coreml.interpreter.table import KERNELS
-from edgeq.targets.coreml.toolkit import builder, coremltools
+from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Mil:
         mb, found = builder(), []
 
         def make(function: Any) -> None:
-            found.append(getattr(mb, self.op_type)(**self.inputs))
+            # copies: the value inference of thresholded_relu writes into its argument
+            found.append(getattr(mb, self.op_type)(**copy.deepcopy(dict(self.inputs))))
 
         in_function(make, {}, self.opset)
         outputs = found[0] if isinstance(found[0], (list, tuple)) else [found[0]]
@@ -91,6 +93,69 @@ def in_function(make: Callable[[Any], Any], placeholders: Mapping[str, Any], ops
             function.set_outputs(outputs)
     program.add_function("main", function)
     return program
+
+
+class Batch:
+    """Many cases as one program: arrays that may be computed at run time are its inputs."""
+
+    def __init__(self, cases: Sequence[Mil], opset: int) -> None:
+        self.cases, self.opset = cases, opset
+        self.feeds: dict[str, Array] = {}
+
+    def placeholders(self) -> dict[str, Any]:
+        """The inputs of the function."""
+        mb, types = builder(), mil_types()
+        for case in self.cases:
+            self._arguments(case, lambda name, array: array)
+        kinds = {"f": types.fp32, "i": types.int32}
+        return {n: mb.placeholder(a.shape, dtype=kinds[a.dtype.kind]) for n, a in self.feeds.items()}
+
+    def make(self, function: Any) -> list[Any]:
+        """The outputs ``y0``, ``y1`` …, as a package can have them: int32 or float32, not rank 0."""
+        mb, outputs = builder(), []
+        for case in self.cases:
+            arguments = self._arguments(case, lambda name, array: function.inputs[name])
+            found = getattr(mb, case.op_type)(**arguments)
+            outputs += found if isinstance(found, (list, tuple)) else [found]
+        return [self._port(output, f"y{index}") for index, output in enumerate(outputs)]
+
+    def wanted(self) -> list[tuple[Mil, Array]]:
+        """What coremltools folds the cases to, in the order of the outputs."""
+        return [(case, np.atleast_1d(array)) for case in self.cases for array in case.by_coremltools()]
+
+    def _arguments(self, case: Mil, bind: Callable[[str, Array], Any]) -> dict[str, Any]:
+        from coremltools.converters.mil.mil.ops.registry import SSAOpRegistry
+
+        versions = SSAOpRegistry.core_ops[case.op_type]
+        spec = versions[max(v for v in versions if v.name <= f"iOS{self.opset}")].input_spec.input_types
+
+        def one(value: Any) -> Any:
+            dynamic = isinstance(value, np.ndarray) and value.ndim and value.dtype in (np.float32, np.int32)
+            return bind(self._feed(value), value) if dynamic else value
+
+        return {
+            name: value
+            if getattr(spec[name], "const", False)
+            else [one(v) for v in value]
+            if isinstance(value, list)
+            else one(value)
+            for name, value in case.inputs.items()
+        }
+
+    def _feed(self, array: Array) -> str:
+        for name, known in self.feeds.items():
+            if known is array:
+                return name
+        self.feeds[f"x{len(self.feeds)}"] = array
+        return f"x{len(self.feeds) - 1}"
+
+    def _port(self, output: Any, name: str) -> Any:
+        mb, types = builder(), mil_types()
+        if output.dtype not in (types.fp32, types.int32):
+            output = mb.cast(x=output, dtype="int32")
+        if output.rank == 0:
+            return mb.expand_dims(x=output, axes=[0], name=name)
+        return mb.identity(x=output, name=name)
 
 
 def write(program: Any, path: Path, *, opset: int = 18, arithmetic: str = "float32", **options: Any) -> None:

@@ -30,7 +30,7 @@ def feature(message: Message) -> Feature:
 
 
 def _array(name: str, array: Message, optional: bool) -> Feature:
-    dtype = array.ArrayDataType.Name(array.dataType)
+    dtype = _enum_name(array.ArrayDataType, array.dataType)
     if dtype not in _ARRAY_DTYPES:
         raise ModelError(f"The package has {name!r} of the data type {dtype}, which edgeq does not know.")
     default = array.WhichOneof("defaultOptionalValue")
@@ -53,12 +53,17 @@ def _array(name: str, array: Message, optional: bool) -> Feature:
     )
 
 
+def _enum_name(enum: Message, number: int) -> str:
+    """The name of a protobuf enum's value; the number when the enum does not have it."""
+    return str(enum.Name(number)) if number in enum.values() else str(number)
+
+
 def _range(size: Message) -> tuple[int, int | None]:
     return int(size.lowerBound), None if size.upperBound < 0 else int(size.upperBound)
 
 
 def _image(name: str, image: Message, optional: bool) -> Feature:
-    layout = image.ColorSpace.Name(image.colorSpace)
+    layout = _enum_name(image.ColorSpace, image.colorSpace)
     if layout not in _CHANNELS:
         raise ModelError(f"The package has the image {name!r} in {layout}, which edgeq does not know.")
     channels = _CHANNELS[layout]

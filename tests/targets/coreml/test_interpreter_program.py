@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import struct
@@ -14,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeq.errors import ModelError
+from edgeq.errors import EdgeqError, ModelError
 from edgeq.targets.coreml.interpreter.blobs import SUB_BYTE, BlobFile, unpack_bits
+from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.interpreter.structure import MilProgram
 from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
@@ -265,3 +267,17 @@ def test_malformed_packages_are_refused_in_one_sentence(name: str, package: Path
         read_package(package)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_packages_are_refused_or_run(written: Path, package: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([MODEL, WEIGHTS]))
+    content = bytearray((written / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (package / name).write_bytes(content[: data.draw(st.sampled_from([len(content), len(content) // 2]))])
+    with contextlib.suppress(EdgeqError):
+        found = Interpreter(read_package(package)).run({"x": np.ones((2, 16), np.float32)})
+        assert [value.dtype for value in found.values()] == [np.dtype(np.float32)]
+    shutil.copy(written / name, package / name)
