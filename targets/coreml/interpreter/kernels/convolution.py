@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,14 +40,14 @@ def conv(call: Call) -> Array:
     return _add_bias(_convolve(x, weight, axes, groups), call.get("bias"))
 
 
-def _convolve(x: Array, weight: Array, axes: Sequence[Axis], groups: int) -> Array:
+def _convolve(x: Array, weight: Array, axes: tuple[Axis, ...], groups: int) -> Array:
     source = padded(x, axes)
     result = np.empty((x.shape[0], weight.shape[0], *(axis.output for axis in axes)), x.dtype)
     matrix = weight.reshape(groups, weight.shape[0] // groups, -1)
     if _is_pointwise(axes):
         _multiply(matrix, source, result, groups)
         return result
-    per_image = matrix.shape[0] * matrix.shape[2] * int(np.prod(result.shape[2:]))
+    per_image = matrix.shape[0] * matrix.shape[2] * prod(result.shape[2:])
     step = max(1, _BLOCK // max(1, per_image))
     for start in range(0, len(x), step):
         chosen = slice(start, start + step)
@@ -54,11 +55,11 @@ def _convolve(x: Array, weight: Array, axes: Sequence[Axis], groups: int) -> Arr
     return result
 
 
-def _is_pointwise(axes: Sequence[Axis]) -> bool:
+def _is_pointwise(axes: tuple[Axis, ...]) -> bool:
     return all(axis.kernel == axis.stride == 1 for axis in axes)
 
 
-def _columns(x: Array, axes: Sequence[Axis]) -> Array:
+def _columns(x: Array, axes: tuple[Axis, ...]) -> Array:
     """im2col: [n, c, *padded] → [n, c, *k, *d_out], the order of the weight's elements."""
     kernel, output = [axis.kernel for axis in axes], [axis.output for axis in axes]
     columns = np.empty((*x.shape[:2], *kernel, *output), x.dtype)
@@ -70,7 +71,7 @@ def _columns(x: Array, axes: Sequence[Axis]) -> Array:
 
 def _multiply(matrix: Array, columns: Array, result: Array, groups: int) -> None:
     """Set result [n, o, *d] to matrix [groups, o / groups, k] @ columns [n, groups * k, *d]."""
-    count, places = len(result), int(np.prod(result.shape[2:]))
+    count, places = len(result), prod(result.shape[2:])
     source = columns.reshape(count, groups, matrix.shape[2], places)
     if places >= _FEW_COLUMNS or count == 1 or groups > 1:
         np.matmul(matrix, source, out=result.reshape(count, groups, matrix.shape[1], places))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import reduce
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from math import prod
 
 import numpy as np
 
@@ -17,40 +19,58 @@ from edgeq.calibration.types import Array
 from edgeq.targets.coreml.interpreter.kernels.window import Axis
 
 
-def depthwise(x: Array, weight: Array, axes: Sequence[Axis], bias: Array | None) -> Array:
+@dataclass(frozen=True)
+class _Layout:
+    """Arguments of the compiled loop that depend on sizes only."""
+
+    rows: Array
+    columns: Array
+    size: int
+    starts: Array
+    picks: Array
+
+
+def depthwise(x: Array, weight: Array, axes: tuple[Axis, ...], bias: Array | None) -> Array:
     """Convolve x [n, c, *d] with weight [c * m, 1, *k]: [n, c * m, *d_out]."""
     # numba takes time to import: only nets with depthwise convolutions pay for it
     from edgeq.targets.coreml.interpreter.kernels.depthwise_loop import depthwise_loop
 
     result = np.empty((len(x), len(weight), *(axis.output for axis in axes)), np.float32)
-    pitches, plane = _pitches(axes)
-    rows, columns = _places(axes, pitches, plane)
-    lines = [np.arange(axis.output) * pitch for axis, pitch in zip(axes[:-1], pitches[:-1], strict=True)]
+    layout = _layout(axes)
     depthwise_loop(
         np.ascontiguousarray(x).reshape(*x.shape[:2], -1, x.shape[-1]),
-        rows,
-        columns,
-        plane * int(np.prod([axis.stride for axis in axes])),
-        _starts(axes, pitches, plane),
+        layout.rows,
+        layout.columns,
+        layout.size,
+        layout.starts,
         # copies: a read-only array is another type to numba, which would compile the loop once more
         np.array(weight.reshape(len(weight), -1), order="C"),
         np.zeros(len(weight), np.float32) if bias is None else bias.copy(),
-        _sums(lines),
+        layout.picks,
         result.reshape(*result.shape[:2], -1, result.shape[-1]),
     )
     return result
 
 
+@lru_cache(maxsize=256)
+def _layout(axes: tuple[Axis, ...]) -> _Layout:
+    pitches, plane = _pitches(axes)
+    rows, columns = _places(axes, pitches, plane)
+    lines = [np.arange(axis.output) * pitch for axis, pitch in zip(axes[:-1], pitches[:-1], strict=True)]
+    size = plane * prod(axis.stride for axis in axes)
+    return _Layout(rows, columns, size, _starts(axes, pitches, plane), _sums(lines))
+
+
 def _pitches(axes: Sequence[Axis]) -> tuple[list[int], int]:
     """Elements between neighbours along each axis of a phase's plane, and in the whole plane."""
     sizes = [-(-(axis.before + axis.size + axis.after) // axis.stride) for axis in axes]
-    return [int(np.prod(sizes[place + 1 :])) for place in range(len(sizes))], int(np.prod(sizes))
+    return [prod(sizes[place + 1 :]) for place in range(len(sizes))], prod(sizes)
 
 
 def _places(axes: Sequence[Axis], pitches: Sequence[int], plane: int) -> tuple[Array, Array]:
     """Where the input's elements go: the sum of a term per row and a term per column."""
     terms = []
-    phases = plane * int(np.prod([axis.stride for axis in axes]))
+    phases = plane * prod(axis.stride for axis in axes)
     for axis, pitch in zip(axes, pitches, strict=True):
         phases //= axis.stride
         padded = np.arange(axis.size) + axis.before

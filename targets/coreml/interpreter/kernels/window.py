@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,36 @@ class Axis:
 
 def axes_of(call: Call, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[Axis, ...]:
     """The spatial axes of a conv or pool op on an input with the spatial ``sizes``."""
-    strides, dilations = spatial(call, "strides", len(sizes)), spatial(call, "dilations", len(sizes))
-    ceil = bool(call.get("ceil_mode", False))
-    pads = _pads(call, sizes, kernel, strides, dilations)
+    rank, kind = len(sizes), pad_type(call)
+    return _axes(
+        kind,
+        tuple(custom_pads(call, rank)) if kind == "custom" else (),
+        tuple(sizes),
+        tuple(kernel),
+        tuple(spatial(call, "strides", rank)),
+        tuple(spatial(call, "dilations", rank)),
+        bool(call.get("ceil_mode", False)),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _axes(
+    kind: str,
+    pads: tuple[tuple[int, int], ...],
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    ceil: bool,
+) -> tuple[Axis, ...]:
+    if kind == "valid":
+        pads = ((0, 0),) * len(sizes)
+    elif kind != "custom":
+        totals = [
+            max(0, (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size)
+            for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
+        ]
+        pads = tuple(split_padding(total, kind) for total in totals)
     return tuple(
         Axis(size, k, stride, dilation, *pad, ceil)
         for size, k, stride, dilation, pad in zip(sizes, kernel, strides, dilations, pads, strict=True)
@@ -72,7 +100,8 @@ def spatial(call: Call, parameter: str, rank: int) -> list[int]:
 
 def integers(value: Any) -> list[int]:
     """A MIL integer vector as Python integers."""
-    return [int(item) for item in np.asarray(value).reshape(-1)]
+    found: list[int] = np.asarray(value).reshape(-1).tolist()
+    return found
 
 
 def custom_pads(call: Call, rank: int) -> list[tuple[int, int]]:
@@ -88,21 +117,6 @@ def pad_type(call: Call) -> str:
     if found not in ("valid", "same", "same_lower", "custom"):
         raise TargetError(f"Core ML: {call.op_type} {call.name!r} has the unknown pad_type {found!r}.")
     return found
-
-
-def _pads(
-    call: Call, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> list[tuple[int, int]]:
-    kind = pad_type(call)
-    if kind == "custom":
-        return custom_pads(call, len(sizes))
-    if kind == "valid":
-        return [(0, 0)] * len(sizes)
-    totals = [
-        max(0, (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size)
-        for size, k, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True)
-    ]
-    return [split_padding(total, kind) for total in totals]
 
 
 def split_padding(total: int, kind: str) -> tuple[int, int]:
@@ -127,7 +141,9 @@ def last(indices: Iterable[slice]) -> Any:
     return (..., *indices)
 
 
-def offsets(axes: Sequence[Axis]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+@lru_cache(maxsize=256)
+def offsets(axes: tuple[Axis, ...]) -> tuple[tuple[tuple[int, ...], tuple[slice, ...]], ...]:
     """Every kernel element: its index, and what it sees in the padded input."""
-    for index in itertools.product(*(range(axis.kernel) for axis in axes)):
-        yield index, tuple(axis.positions(offset) for axis, offset in zip(axes, index, strict=True))
+    seen = [[axis.positions(offset) for offset in range(axis.kernel)] for axis in axes]
+    kernel = itertools.product(*(range(axis.kernel) for axis in axes))
+    return tuple(zip(kernel, itertools.product(*seen), strict=True))
