@@ -136,6 +136,7 @@ def run_ops(
     model = model_of(ops, inputs, constants or {}, axes)
     wanted = by_onnxruntime(model, inputs) if wanted is None else wanted
     lowered = lower_ops(model, wanted, ios=ios, dimensions=dimensions)
+    _check_declared(lowered, wanted)
     path = folder / "ops.mlpackage"
     options = CoreMLOptions(dimensions=dict(dimensions or {}))
     folder.mkdir(exist_ok=True)
@@ -143,6 +144,15 @@ def run_ops(
     feeds = to_package(lowered.signature, dict(inputs))
     results = from_package(lowered.signature, Interpreter(read_package(path)).run(feeds))
     return Run(ops, wanted, [results[f"y{index}"] for index in range(len(ops))])
+
+
+def _check_declared(lowered: Lowered, wanted: Sequence[Array]) -> None:
+    """The shapes that MIL infers are those of the results: numpy would broadcast where Core ML does not."""
+    for declared, result in zip(lowered.program["main"].outputs, wanted, strict=True):
+        shape = [size if isinstance(size, int) else None for size in declared.shape]
+        assert len(shape) == max(result.ndim, 1), f"{declared.name}: {shape} instead of {result.shape}"
+        for size, actual in zip(shape, result.shape or (1,), strict=True):
+            assert size in (None, actual), f"{declared.name}: {shape} instead of {result.shape}"
 
 
 def refusal(op: Op, inputs: Mapping[str, Array], constants: Mapping[str, Array] | None = None) -> str:

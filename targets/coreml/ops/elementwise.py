@@ -52,23 +52,25 @@ def unary(op: str) -> Handler:
     return handler
 
 
-def numbers(node: OnnxNode) -> list[Var]:
+def numbers(node: OnnxNode, *, below: bool = False, above: bool = False) -> list[Var]:
     """All inputs, which must be float32, float16, int32 or int64.
 
-    Constants that Core ML's int32 cannot hold are refused: arithmetic with a saturated one would be wrong.
+    Constants that Core ML's int32 cannot hold are refused, because arithmetic with a saturated one would be
+    wrong; ``below`` and ``above`` say that it would not, on that side of int32.
     """
     node.require_dtype(NUMBERS, *range(node.input_count))
     for index in range(node.input_count):
-        _require_int32(node, index)
+        require_int32(node, index, below=below, above=above)
     return [node.input(index) for index in range(node.input_count)]
 
 
-def _require_int32(node: OnnxNode, index: int) -> None:
-    if node.dtype(index) != ir.DataType.INT64:
-        return
+def require_int32(node: OnnxNode, index: int, *, below: bool = False, above: bool = False) -> None:
+    """Refuse a constant outside int32, unless numbers ``below`` or ``above`` it may saturate."""
     content = node.constant(index)
+    if content is None or content.dtype != np.int64 or not content.size:
+        return
     bounds = np.iinfo(np.int32)
-    if content is not None and content.size and (content.min() < bounds.min or content.max() > bounds.max):
+    if (content.min() < bounds.min and not below) or (content.max() > bounds.max and not above):
         node.refuse(f"its input {index} is a constant that Core ML's int32 cannot hold")
 
 

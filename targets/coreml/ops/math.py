@@ -14,6 +14,7 @@ from edgeq.targets.coreml.ops.elementwise import (
     negative,
     numbers,
     reduced,
+    require_int32,
     scalar,
     unary,
 )
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from edgeq.targets.coreml.frontend.table import Handler
 
 
-def _variadic(op: str) -> Handler:
+def _variadic(op: str, *, below: bool = False, above: bool = False) -> Handler:
     """Add, Sub, Mul, Min, Max, Sum: MIL's ``op`` over all inputs, floats or integers."""
 
     def handler(node: OnnxNode) -> Var:
-        return reduced(getattr(builder(), op), numbers(node))
+        return reduced(getattr(builder(), op), numbers(node, below=below, above=above))
 
     return handler
 
@@ -104,6 +105,8 @@ def clip(node: OnnxNode) -> Var:
     native = _native_clip(node) if node.dtype(0) in FLOATS else None
     if native is not None:
         return native
+    require_int32(node, 1, below=True)
+    require_int32(node, 2, above=True)
     x = node.input(0)
     if node.has_input(1):
         x = mb.maximum(x=x, y=_bound(node, 1))
@@ -145,9 +148,9 @@ HANDLERS: dict[str, Handler] = folding(
         "Exp": unary("exp"),
         "Floor": unary("floor"),
         "Log": _without_epsilon("log"),
-        "Max": _variadic("maximum"),
+        "Max": _variadic("maximum", below=True),
         "Mean": mean,
-        "Min": _variadic("minimum"),
+        "Min": _variadic("minimum", above=True),
         "Mod": modulo,
         "Mul": _variadic("mul"),
         "Neg": neg,

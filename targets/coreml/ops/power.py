@@ -102,5 +102,6 @@ _SPECIAL: dict[float, Callable[[Var], Var]] = {
     4.0: lambda x: _multiplied(x, 4),
     -0.5: lambda x: builder().rsqrt(x=x, epsilon=scalar(x, 0)),
     -1.0: _inverse,
-    -2.0: lambda x: _inverse(builder().square(x=x)),
+    # the inverse first: the square of a small number underflows in float16
+    -2.0: lambda x: builder().square(x=_inverse(x)),
 }

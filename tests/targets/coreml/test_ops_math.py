@@ -317,12 +317,21 @@ def test_sizes_are_divided_by_one_operation() -> None:
     assert "logical_and" not in {op.op_type for op in program["main"].operations}
 
 
+def test_bounds_outside_int32_saturate_where_that_is_exact(tmp_path: Path) -> None:
+    """Min with int64's largest number, Max with its smallest: x itself."""
+    constants = {"low": np.int64(-(2**63)), "high": np.int64(2**63 - 1), "some": np.int64([2**40, 5, 7])}
+    x = np.int64([-(2**31), 3, 2**31 - 1])
+    ops = [Op("Min", ["x", "high"]), Op("Max", ["x", "low"]), Op("Min", ["some", "x"])]
+    run_ops(ops, {"x": x}, tmp_path, constants=constants).check()
+
+
 def test_bitwise_not(tmp_path: Path) -> None:
     inputs = {"x": integers(9), "y": integers(9, dtype=np.int32)}
     run_ops([Op("BitwiseNot", ["x"]), Op("BitwiseNot", ["y"])], inputs, tmp_path).check()
 
 
 I = np.ones(3, np.int64)  # noqa: E741
+TOO_LARGE = "its input {} is a constant that Core ML's int32 cannot hold"
 BITWISE = "MIL has no bitwise operations on integers"
 REFUSED: list[tuple[Op, dict[str, Array], dict[str, Array], str]] = [
     (Op("Div", ["x", "c"]), {"x": I}, {"c": np.int64([2, 0, 1])}, "it divides integers by the constant 0"),
@@ -331,7 +340,7 @@ REFUSED: list[tuple[Op, dict[str, Array], dict[str, Array], str]] = [
         Op("Add", ["x", "c"]),
         {"x": I},
         {"c": np.int64(2**40)},
-        "its input 1 is a constant that Core ML's int32 cannot hold",
+        TOO_LARGE.format(1),
     ),
     (
         Op("Add", XY),
@@ -339,6 +348,9 @@ REFUSED: list[tuple[Op, dict[str, Array], dict[str, Array], str]] = [
         {},
         "its result has rank 6 and Core ML tensors have at most 5",
     ),
+    (Op("Max", ["c", "x"]), {"x": I}, {"c": np.int64(2**31)}, TOO_LARGE.format(0)),
+    (Op("Min", ["x", "c"]), {"x": I}, {"c": np.int64(-(2**32))}, TOO_LARGE.format(1)),
+    (Op("Clip", ["x", "c"]), {"x": I}, {"c": np.int64(2**31)}, TOO_LARGE.format(1)),
     (Op("BitwiseAnd", XY), {"x": I, "y": I}, {}, BITWISE),
     (Op("BitwiseXor", XY), {"x": I, "y": I}, {}, BITWISE),
     (
