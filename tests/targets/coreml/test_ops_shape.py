@@ -18,6 +18,7 @@ from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of, refusal, run_ops
+from tests.support.coreml_sizes import SizedPackage
 
 INT64_MAX = np.iinfo(np.int64).max
 
@@ -155,22 +156,9 @@ def check_sizes(
     ios: int = 18,
 ) -> None:
     """One package, run with each of the inputs."""
-    model = model_of(ops, inputs[0], used(ops, constants or {}), axes)
-    results = [by_onnxruntime(model, each) for each in inputs]
-    lowered = lower_ops(model, results[0], ios=ios, dimensions=DYNAMIC)
-    write_package(
-        lowered,
-        folder / "ops.mlpackage",
-        ios=ios,
-        arithmetic="float32",
-        options=CoreMLOptions(dimensions=DYNAMIC),
-    )
-    interpreter = Interpreter(read_package(folder / "ops.mlpackage"))
-    for each, wanted in zip(inputs, results, strict=True):
-        got = from_package(lowered.signature, interpreter.run(to_package(lowered.signature, dict(each))))
-        for index, (op, right) in enumerate(zip(ops, wanted, strict=True)):
-            assert got[f"y{index}"].shape == right.shape, (op, {k: v.shape for k, v in each.items()})
-            np.testing.assert_array_equal(got[f"y{index}"], right, err_msg=str(op))
+    package = SizedPackage(ops, inputs[0], axes, DYNAMIC, folder, constants, ios)
+    for each in inputs:
+        package.check(each)
 
 
 SIZES = [(1, 5), (2, 7), (3, 1), (1, 1)]

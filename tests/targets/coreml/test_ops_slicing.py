@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -14,13 +12,9 @@ from hypothesis import strategies as st
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
-from edgeq.targets.coreml.interpreter.engine import Interpreter
-from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.ops.slicing import window
-from edgeq.targets.coreml.options import CoreMLOptions
-from edgeq.targets.coreml.package.write import write_package
-from edgeq.targets.coreml.ports import from_package, to_package
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of, refusal, run_ops
+from tests.support.coreml_sizes import SizedPackage
 
 INT64 = np.iinfo(np.int64)
 DYNAMIC = {"n": Dimension(1, 12)}
@@ -58,32 +52,8 @@ def test_the_window_of_a_known_size(size: int, start: int, end: int, step: int) 
 # --- whole packages ---------------------------------------------------------------------------------------
 
 
-class Package:
-    """One package for many inputs."""
-
-    def __init__(
-        self, ops: list[Op], inputs: Mapping[str, Array], axes: Mapping[str, list[int | str]], folder: Path,
-        constants: Mapping[str, Array], ios: int = 18,
-    ) -> None:  # fmt: skip
-        self.model = model_of(ops, inputs, constants, axes)
-        self.lowered = lower_ops(
-            onnx.ModelProto.FromString(self.model.SerializeToString()),
-            by_onnxruntime(self.model, inputs),
-            ios=ios,
-            dimensions=DYNAMIC,
-        )
-        options = CoreMLOptions(dimensions=DYNAMIC)
-        write_package(self.lowered, folder / "p.mlpackage", ios=ios, arithmetic="float32", options=options)
-        self.interpreter = Interpreter(read_package(folder / "p.mlpackage"))
-
-    def __call__(self, inputs: Mapping[str, Array]) -> list[Array]:
-        feeds = to_package(self.lowered.signature, dict(inputs))
-        results = from_package(self.lowered.signature, self.interpreter.run(feeds))
-        return [results[f"y{index}"] for index in range(len(results))]
-
-
 @pytest.fixture(scope="module")
-def computed_bounds(tmp_path_factory: pytest.TempPathFactory) -> Package:
+def computed_bounds(tmp_path_factory: pytest.TempPathFactory) -> SizedPackage:
     """Bounds only known at run time; y0 steps by 1, y1 by 2, y2 has a known end, y3 a known start."""
     inputs = {"x": np.zeros((5, 3), np.float32), "s": i64(0), "e": i64(5)}
     ops = [
@@ -93,17 +63,18 @@ def computed_bounds(tmp_path_factory: pytest.TempPathFactory) -> Package:
         Op("Slice", ["x", "start", "e", "axis"]),
     ]
     constants = {"axis": i64(0), "two": i64(2), "end": i64(INT64.max), "start": i64(0)}
-    return Package(ops, inputs, {"x": ["n", 3]}, tmp_path_factory.mktemp("slice"), constants)
+    folder = tmp_path_factory.mktemp("slice")
+    return SizedPackage(ops, inputs, {"x": ["n", 3]}, DYNAMIC, folder, constants)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(size=st.integers(1, 12), start=st.integers(-14, 14), end=st.integers(-14, 14))
-def test_bounds_computed_at_run_time(computed_bounds: Package, size: int, start: int, end: int) -> None:
+def test_bounds_computed_at_run_time(computed_bounds: SizedPackage, size: int, start: int, end: int) -> None:
     whole = [expected(size, start, end, 1), expected(size, start, end, 2)]
     whole += [expected(size, start, INT64.max, 1), expected(size, 0, end, 1)]
     assume(all(whole))
     x = np.arange(size * 3, dtype=np.float32).reshape(size, 3)
-    for got, rows in zip(computed_bounds({"x": x, "s": i64(start), "e": i64(end)}), whole, strict=True):
+    for got, rows in zip(computed_bounds.run({"x": x, "s": i64(start), "e": i64(end)}), whole, strict=True):
         np.testing.assert_array_equal(got, x[rows])
 
 
@@ -139,14 +110,9 @@ def test_constant_bounds_of_a_dynamic_size(
         constants |= {f"s{index}": i64(start), f"e{index}": i64(end), f"t{index}": i64(step)}
         ops.append(Op("Slice", ["x", f"s{index}", f"e{index}", "axis", f"t{index}"]))
     first = np.zeros((2, sizes[0], 3), np.float32)
-    package = Package(ops, {"x": first}, {"x": [2, "n", 3]}, tmp_path, constants, ios)
+    package = SizedPackage(ops, {"x": first}, {"x": [2, "n", 3]}, DYNAMIC, tmp_path, constants, ios)
     for size in sizes:
-        x = np.arange(2 * size * 3, dtype=np.float32).reshape(2, size, 3)
-        for bound, got, wanted in zip(
-            kept, package({"x": x}), by_onnxruntime(package.model, {"x": x}), strict=True
-        ):
-            np.testing.assert_array_equal(got, wanted, err_msg=f"{bound} of {size}")
-            np.testing.assert_array_equal(wanted, x[:, expected(size, *bound)])
+        package.check({"x": np.arange(2 * size * 3, dtype=np.float32).reshape(2, size, 3)})
 
 
 @pytest.mark.parametrize("ios", [16, 18])
@@ -254,11 +220,9 @@ def test_pads_of_a_dynamic_size(tmp_path: Path) -> None:
         x = np.arange(size * 4).reshape(size, 4)
         return {"x": x.astype(np.float32), "i": x}
 
-    package = Package(ops, inputs(5), {"x": ["n", 4], "i": ["n", 4]}, tmp_path, constants)
+    package = SizedPackage(ops, inputs(5), {"x": ["n", 4], "i": ["n", 4]}, DYNAMIC, tmp_path, constants)
     for size in (2, 5, 12):
-        wanted = by_onnxruntime(package.model, inputs(size))
-        for op, got, right in zip(ops, package(inputs(size)), wanted, strict=True):
-            np.testing.assert_array_equal(got, right, err_msg=f"{op} of {size}")
+        package.check(inputs(size))
 
 
 @pytest.mark.parametrize(
