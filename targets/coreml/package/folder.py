@@ -53,6 +53,11 @@ def weights_folder(package: Path) -> Path:
     return package / "Data" / _AUTHOR / _WEIGHTS
 
 
+def model_folder(package: Path) -> Path:
+    """The folder of the program, which ``@model_path`` stands for in it."""
+    return package / "Data" / _AUTHOR
+
+
 def write_spec(package: Path, spec: Any) -> None:
     """Write the protobuf ``spec`` and the manifest; the weights are there already."""
     content = spec.SerializeToString(deterministic=True)

@@ -160,10 +160,9 @@ def _weights(operations: Iterable[Operation]) -> dict[str, Stored]:
 
 
 def _constants(operation: Operation) -> Iterator[Value]:
-    for value in operation.attributes.values():
-        if value.type.dtype != "string":
-            yield value
-    for bound in operation.inputs.values():
+    """All constant parameters, those that are attributes as well."""
+    found = {name: (value,) for name, value in operation.attributes.items()} | dict(operation.inputs)
+    for bound in found.values():
         yield from (value for value in bound if isinstance(value, Value) and value.type.dtype != "string")
 
 
