@@ -9,6 +9,7 @@ from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, recipe_bl
 from edgeq.compiler.quantize.expanded import expand_inputs, refused
 from edgeq.compiler.quantize.linear import Linear, read_linear, scaled_bias
 from edgeq.compiler.quantize.rewriter import MICROSOFT, Rewriter
+from edgeq.compiler.quantize.stored_weights import expand_gemm, expand_matmul
 from edgeq.compiler.quantize.walk import Decision
 from edgeq.compiler.quantize.weights import TOO_FEW, Refusal
 
@@ -20,7 +21,7 @@ def nbits_linear(node: ir.Node, state: Rewriter, bits: int) -> Decision:
     """Put MatMulNBits in the place of a MatMul or Gemm; int8 or float where that makes no smaller file."""
     linear = read_linear(node, state)
     if isinstance(linear, Refusal):
-        return refused(linear)
+        return _stored_in_int8(node, state, linear)
     recipe = state.recipe
     size = packed_bytes(linear.n, linear.k, bits, recipe.block_size, symmetric=recipe.symmetric_weights)
     if size + _NODE_COST >= linear.weight.size + 4 * linear.n and bits == 4:
@@ -30,6 +31,14 @@ def nbits_linear(node: ir.Node, state: Rewriter, bits: int) -> Decision:
         return refused(TOO_FEW)
     _replace(node, linear, state, bits)
     return Decision("int4" if bits == 4 else "int8", _reason(state, bits))
+
+
+def _stored_in_int8(node: ir.Node, state: Rewriter, refusal: Refusal) -> Decision:
+    """Int8 weights for what is no plain matrix product, where the target reads them without any cost."""
+    if state.capabilities.weight_form != "dequantize":
+        return refused(refusal)
+    expand = expand_matmul if node.op_type == "MatMul" else expand_gemm
+    return expand(node, state, f"{refusal.reason}: int8 weights")
 
 
 def _reason(state: Rewriter, bits: int) -> str:
