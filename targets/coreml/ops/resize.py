@@ -72,7 +72,7 @@ def resize(node: OnnxNode) -> Var:
         node.refuse(f"mode={mode}")
     if exclude and not (mode == "cubic" or (mode == "linear" and antialias)):
         node.refuse(f"exclude_outside=1 with mode={mode} (it counts for cubic and antialiased linear only)")
-    plan = plan_of(node)
+    plan = plan_of(node, copies=mode == "nearest")
     if mode == "nearest":
         result = _nearest(node, plan, rounding, antialias=antialias)
     else:
@@ -127,7 +127,7 @@ def _repeat(node: OnnxNode, plan: Plan, axis: Sampling | Factor | None, rounding
     if axis is None:
         return 1
     if isinstance(axis, Factor):
-        return axis.factor if (plan.mode, rounding) in _REPEATING else None
+        return axis.scale if (plan.mode, rounding) in _REPEATING else None
     if axis.output % axis.size:
         return None
     factor = axis.output // axis.size
@@ -230,7 +230,7 @@ def _factor(axis: Sampling | Factor | None) -> int | None:
     if axis is None:
         return 1
     if isinstance(axis, Factor):
-        return axis.factor
+        return axis.scale
     factor = axis.output // axis.size
     return factor if factor == axis.scale else None
 

@@ -14,13 +14,16 @@ from edgeq.targets.coreml.ops.data_movement import normalized_axis
 from edgeq.targets.coreml.ops.interpolation import COORDINATES, Sampling, coordinates
 
 _CROP = "tf_crop_and_resize"
+# The only coordinates that move an axis of scale 1. Neither ONNX nor ONNX Runtime do that to batches and
+# channels, nor where elements are copied.
+_SHIFTED, _SPATIAL = "tf_half_pixel_for_nn", 2
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A dynamic axis that becomes ``factor`` times as long."""
+    """A dynamic axis that becomes ``scale`` times as long."""
 
-    factor: int
+    scale: int
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,11 @@ class Plan:
     mode: str
 
 
-def plan_of(node: OnnxNode) -> Plan:
-    """The plan of a Resize node; refused where ONNX and ONNX Runtime disagree on what it means."""
+def plan_of(node: OnnxNode, *, copies: bool) -> Plan:
+    """The plan of a Resize node; refused where ONNX and ONNX Runtime disagree on what it means.
+
+    ``copies``: the mode is nearest.
+    """
     mode = str(node.attribute("coordinate_transformation_mode", "half_pixel"))
     if mode not in COORDINATES:
         node.refuse(f"coordinate_transformation_mode={mode}")
@@ -41,7 +47,14 @@ def plan_of(node: OnnxNode) -> Plan:
     axes = list(range(rank)) if given is None else [normalized_axis(node, axis, rank) for axis in given]
     regions = _regions(node, mode, axes)
     found = _by_scales(node, mode, axes) if _given(node, 2) else _by_sizes(node, axes, regions)
-    return Plan({axis: s for axis, s in found.items() if _changes(node, mode, s, found)}, mode)
+    same = all(isinstance(axis, Sampling) and axis.size == axis.output for axis in found.values())
+    changed = {
+        place: axis
+        for place, axis in found.items()
+        if not (axis.scale == 1 and mode == _SHIFTED and (copies or place < _SPATIAL))
+        and _changes(node, mode, axis, copied=same)
+    }
+    return Plan(changed, mode)
 
 
 def _given(node: OnnxNode, index: int) -> bool:
@@ -127,24 +140,20 @@ def _size(node: OnnxNode, old: Any, size: Any) -> int | None:
     return None
 
 
-def _changes(
-    node: OnnxNode, mode: str, axis: Sampling | Factor, all_axes: dict[int, Sampling | Factor]
-) -> bool:
+def _changes(node: OnnxNode, mode: str, axis: Sampling | Factor, *, copied: bool) -> bool:
     """Whether sampling the axis moves anything.
 
-    ONNX Runtime copies axes of scale 1, and tensors that keep their shape, without looking at the
-    coordinates; ONNX does not.
+    ONNX Runtime copies tensors that keep their shape, and some axes of scale 1, without looking at the
+    coordinates; ONNX looks at the scales and at the region of interest.
     """
     if isinstance(axis, Factor):
-        return axis.factor != 1
+        return axis.scale != 1
     if axis.output < 1:
         node.refuse("its result is empty", "Core ML has no empty tensors.")
     source = coordinates(axis, mode)
-    still = axis.size == axis.output and np.allclose(source, np.arange(axis.size), rtol=0, atol=1e-6)
-    if still:
+    if axis.size == axis.output and np.allclose(source, np.arange(axis.size), rtol=0, atol=1e-6):
         return False
-    copies = all(isinstance(other, Sampling) and other.size == other.output for other in all_axes.values())
-    if copies or axis.scale == 1:
+    if copied or axis.scale == 1:
         node.refuse(
             f"{mode} moves an axis that keeps its size (ONNX Runtime copies it)",
             "Give sizes that differ from the input's.",
