@@ -184,3 +184,62 @@ def test_crop() -> None:
     x = normal(2, 3, 6, 7)
     np.testing.assert_array_equal(mil("crop", x=x, crop_height=[0, 2], crop_width=[3, 1]), x[:, :, :4, 3:6])
     np.testing.assert_array_equal(mil("crop", x=x, crop_height=[0, 0], crop_width=[0, 0]), x)
+
+
+# --- crop_resize: the values that coremltools' tests check on macOS ----------------------------------------
+
+IMAGE = np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4)
+NORMALIZED = np.array([[0.1, 0.3, 1.3, 1], [0.5, 1.8, 1.0, 0.3], [0.0, 0.4, 0.6, 0.7]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("roi", "size", "normalized", "wanted"),
+    [
+        ([1, 1, 2, 2], 2, False, [6, 7, 10, 11]),
+        ([1, 1, 2, 2], 1, False, [8.5]),
+        ([0, 0, 0, 1 / 3, 1 / 3], 2, True, [1, 2, 5, 6]),
+        ([2, 2, 1, 1], 2, False, [11, 10, 7, 6]),
+    ],
+)
+def test_crop_resize_before_ios17(roi: list[float], size: int, normalized: bool, wanted: list[float]) -> None:
+    found = mil(
+        "crop_resize",
+        opset=15,
+        x=IMAGE,
+        roi=np.array(roi, np.float32).reshape(1, 1, -1, 1, 1),
+        target_height=size,
+        target_width=size,
+        normalized_coordinates=normalized,
+        sampling_mode="ALIGN_CORNERS",
+    )
+    close(found, np.array(wanted, np.float32).reshape(1, 1, 1, size, size))
+
+
+@pytest.mark.parametrize("pad", [0.0, 10.0])
+def test_crop_resize_beyond_the_image(pad: float) -> None:
+    shared = {"target_height": 2, "target_width": 2, "normalized_coordinates": True, "pad_value": pad}
+    wanted = np.array([3.1, 5.2, pad, pad, pad, 7.9, pad, 13.9, 2.2, 3.1, 9.4, 10.3], np.float32)
+    boxes = {"boxes": NORMALIZED, "box_indices": [0, 0, 0]}
+    found = mil("crop_resize", opset=17, x=IMAGE, sampling_mode="ALIGN_CORNERS", **boxes, **shared)
+    close(found, wanted.reshape(3, 1, 2, 2))
+    roi = np.concatenate([np.zeros((3, 1), np.float32), NORMALIZED], axis=1).reshape(3, 1, 5, 1, 1)
+    found = mil("crop_resize", opset=16, x=IMAGE, roi=roi, sampling_mode="ALIGN_CORNERS", **shared)
+    close(found, wanted.reshape(3, 1, 1, 2, 2))
+
+
+def test_crop_resize_of_several_images_and_widths_first() -> None:
+    x = normal(2, 3, 5, 6)
+    shared = {"target_height": 2, "target_width": 3, "sampling_mode": "STRICT_ALIGN_CORNERS"}
+    box = np.array([[1, 0, 3, 2]], np.float32)
+    wanted = x[:, :, [0, 2], 1:4]
+    roi = box.reshape(1, 1, 4, 1, 1)
+    mode = {"box_coordinate_mode": "CORNERS_WIDTH_FIRST"}
+    close(mil("crop_resize", opset=15, x=x, roi=roi, **mode, **shared), wanted[None])
+    close(mil("crop_resize", opset=17, x=x, boxes=box, box_indices=[1], **mode, **shared), wanted[1:])
+
+
+def test_crop_resize_refuses_what_mil_does_not_define() -> None:
+    boxes = {"x": IMAGE, "boxes": NORMALIZED, "box_indices": [0, 0, 0]}
+    for modes in ({}, {"sampling_mode": "ALIGN_CORNERS", "box_coordinate_mode": "CENTER_SIZE_HEIGHT_FIRST"}):
+        with pytest.raises(TargetError, match="MIL does not define crop_resize"):
+            mil("crop_resize", **boxes, **modes)

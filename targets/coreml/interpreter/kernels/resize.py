@@ -9,6 +9,8 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.errors import TargetError
 from edgeq.targets.coreml.interpreter.call import Call, Kernel
+from edgeq.targets.coreml.interpreter.kernels.crop_resize import crop_resize
+from edgeq.targets.coreml.interpreter.kernels.interpolation import lerp
 from edgeq.targets.coreml.interpreter.kernels.window import integers
 
 # Input and output size of an axis → where each output element lies in the input, before clamping.
@@ -161,19 +163,9 @@ def _interpolated(x: Array, sizes: list[int], grid: _Grid) -> Array:
     return x
 
 
-def lerp(x: Array, axis: int, points: Array) -> Array:
-    """``x`` at fractional ``points`` of one axis, which lie inside it."""
-    low = np.floor(points).astype(np.intp)
-    high = np.minimum(low + 1, x.shape[axis] - 1)
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    weight = (points - low).astype(np.float32).reshape(shape)
-    first, second = np.take(x, low, axis=axis), np.take(x, high, axis=axis)
-    return np.asarray(first * (1 - weight) + second * weight)
-
-
 KERNELS: dict[str, Kernel] = {
     "crop": crop,
+    "crop_resize": crop_resize,
     "resize": resize,
     "resize_bilinear": resize_bilinear,
     "resize_nearest_neighbor": resize_nearest_neighbor,
