@@ -42,6 +42,11 @@ def negative(x: Var) -> Var:
     return builder().mul(x=x, y=scalar(x, -1))
 
 
+def inverse(x: Var) -> Var:
+    """1 / x. MIL's inverse adds an epsilon: 0 as well makes +0 of -0, and +inf of -inf."""
+    return builder().real_div(x=scalar(x, 1), y=x)
+
+
 def unary(op: str) -> Handler:
     """Handler of a float op that MIL has under the name ``op`` with one input ``x``."""
 

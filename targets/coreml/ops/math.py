@@ -11,6 +11,7 @@ from edgeq.targets.coreml.ops.elementwise import (
     INTEGERS,
     NUMBERS,
     folding,
+    inverse,
     negative,
     numbers,
     reduced,
@@ -87,15 +88,17 @@ def _signed(op: str) -> Handler:
     return handler
 
 
-def _without_epsilon(op: str) -> Handler:
-    """Log and Reciprocal: MIL adds 1e-45 and 1e-4 to x unless told otherwise."""
+def log(node: OnnxNode) -> Var:
+    """Log; MIL adds 1e-45 to x unless told otherwise."""
+    node.require_float(0)
+    x = node.input(0)
+    return builder().log(x=x, epsilon=scalar(x, 0))
 
-    def handler(node: OnnxNode) -> Var:
-        node.require_float(0)
-        x = node.input(0)
-        return getattr(builder(), op)(x=x, epsilon=scalar(x, 0))
 
-    return handler
+def reciprocal(node: OnnxNode) -> Var:
+    """Reciprocal: 1 / x."""
+    node.require_float(0)
+    return inverse(node.input(0))
 
 
 def clip(node: OnnxNode) -> Var:
@@ -147,7 +150,7 @@ HANDLERS: dict[str, Handler] = folding(
         "Div": divide,
         "Exp": unary("exp"),
         "Floor": unary("floor"),
-        "Log": _without_epsilon("log"),
+        "Log": log,
         "Max": _variadic("maximum", below=True),
         "Mean": mean,
         "Min": _variadic("minimum", above=True),
@@ -155,7 +158,7 @@ HANDLERS: dict[str, Handler] = folding(
         "Mul": _variadic("mul"),
         "Neg": neg,
         "Pow": power,
-        "Reciprocal": _without_epsilon("inverse"),
+        "Reciprocal": reciprocal,
         "Round": unary("round"),
         "Sign": _signed("sign"),
         "Sqrt": unary("sqrt"),

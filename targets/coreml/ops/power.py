@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS, NUMBERS, dtype_name, scalar
+from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS, NUMBERS, dtype_name, inverse, scalar
 from edgeq.targets.coreml.toolkit import builder
 
 _MIL_NAME = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}
@@ -90,10 +90,6 @@ def _exact(node: OnnxNode, content: Array) -> Array:
     return converted
 
 
-def _inverse(x: Var) -> Var:
-    return builder().inverse(x=x, epsilon=scalar(x, 0))
-
-
 _SPECIAL: dict[float, Callable[[Var], Var]] = {
     0.5: lambda x: builder().sqrt(x=x),
     1.0: lambda x: x,
@@ -101,7 +97,7 @@ _SPECIAL: dict[float, Callable[[Var], Var]] = {
     3.0: lambda x: _multiplied(x, 3),
     4.0: lambda x: _multiplied(x, 4),
     -0.5: lambda x: builder().rsqrt(x=x, epsilon=scalar(x, 0)),
-    -1.0: _inverse,
+    -1.0: inverse,
     # the inverse first: the square of a small number underflows in float16
-    -2.0: lambda x: builder().square(x=_inverse(x)),
+    -2.0: lambda x: builder().square(x=inverse(x)),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import scalar, unary
+from edgeq.targets.coreml.ops.elementwise import inverse, scalar, unary
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _logarithmic(x: Var, combine: Callable[..., Var]) -> Var:
     """log(x + sqrt(x² ± 1)) as log(x) + log(1 + sqrt(1 ± 1/x²))."""
     mb = builder()
     one, zero = scalar(x, 1), scalar(x, 0)
-    reciprocal = mb.square(x=mb.inverse(x=x, epsilon=zero))
+    reciprocal = mb.square(x=inverse(x))
     root = mb.sqrt(x=combine(x=one, y=reciprocal))
     return mb.add(x=mb.log(x=x, epsilon=zero), y=mb.log(x=mb.add(x=root, y=one), epsilon=zero))
 

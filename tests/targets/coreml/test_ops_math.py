@@ -129,7 +129,7 @@ def test_round_goes_to_even(tmp_path: Path) -> None:
 
 def test_no_epsilon_is_added(tmp_path: Path) -> None:
     """MIL adds 1e-4 in inverse and 1e-45 in log unless it is told not to."""
-    x = np.array([0, 1e-38, 1e-5, 1e-4, -1e-4, 1], np.float32)
+    x = np.array([0, -0.0, 1e-38, 1e-5, 1e-4, -1e-4, 1], np.float32)
     ops = [Op("Reciprocal", X), Op("Log", ["size"]), Op("Pow", ["x", "minus"]), Op("Pow", ["size", "half"])]
     constants = {"minus": np.float32(-1), "half": np.float32(-0.5)}
     run_ops(ops, {"x": x, "size": np.abs(x)}, tmp_path, constants=constants).check(rtol=1e-5, atol=0)
