@@ -14,7 +14,7 @@ def resolve_dimensions(
 ) -> tuple[dict[str, Dimension], tuple[str, ...]]:
     """The size of every dynamic dimension that has one, and notes on what was chosen here.
 
-    The first axis is the batch: applications run sample by sample, so it becomes 1. Other dimensions have no
+    What is the first axis of an input is the batch: applications run sample by sample, so it becomes 1. Other dimensions have no
     size that would be right for every model; lowering asks the user for them.
 
     Raises:
@@ -28,7 +28,7 @@ def resolve_dimensions(
             f"The model has no dynamic dimension {unknown[0]!r}.", fix=f"Its dynamic dimensions: {names}."
         )
     chosen = dict(given)
-    batches = [name for name, axes in found.items() if axes == {0} and name not in given]
+    batches = [name for name, axes in found.items() if 0 in axes and name not in given]
     chosen.update({name: Dimension(1, 1) for name in batches})
     notes = tuple(
         f"The batch dimension {name!r} is fixed to 1; --dimension {name}=1..8 would keep it flexible."

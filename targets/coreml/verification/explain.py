@@ -15,7 +15,7 @@ from edgeq.targets.coreml.frontend.signature import Signature, package_names
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.ports import to_package
-from edgeq.targets.coreml.verification.numbers import FLOAT32_TOLERANCE
+from edgeq.targets.coreml.verification.numbers import FLOAT32_TOLERANCE, distance
 from edgeq.targets.coreml.verification.reference import Reference, with_outputs
 
 
@@ -95,6 +95,27 @@ def explain(found: Sequence[Difference]) -> str:
         f"rounding explains it: {first.count} of {first.size} values fall one step aside at "
         f"{first.node.name!r}, where float sums differ in their last bits"
     )
+
+
+def sensitivity(reference: Reference, samples: Sequence[Arrays], wanted: Sequence[Arrays]) -> float:
+    """How far the reference's own results move when its inputs change in their last bit, relative as above.
+
+    Logarithms of differences, divisions by small numbers and roundings to integers amplify the last bits of
+    float sums; what moves as far by itself cannot be expected to be nearer.
+    """
+    moved = [reference.run(_nudged(sample)) for sample in samples]
+    return distance(wanted, moved, floats_only=True).relative
+
+
+def _nudged(sample: Arrays) -> dict[str, Array]:
+    random = np.random.default_rng(0)
+    return {
+        name: array
+        * (1 + random.choice([-1.0, 1.0], array.shape) * np.finfo(array.dtype).eps).astype(array.dtype)
+        if array.dtype.kind == "f"
+        else array
+        for name, array in sample.items()
+    }
 
 
 def culprit(found: Sequence[Difference]) -> str:
