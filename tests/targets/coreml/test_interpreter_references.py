@@ -180,6 +180,47 @@ def test_cumsum(exclusive: bool, reverse: bool) -> None:
     np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("sampling", ["bilinear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("align", [False, True])
+def test_resample(sampling: str, padding: str, align: bool) -> None:
+    x, grid = floats(2, 3, 5, 6), floats(2, 4, 7, 2, seed=1, scale=1.2)
+    images, places = torch.from_numpy(x), torch.from_numpy(grid)
+    want = torch.nn.functional.grid_sample(images, places, sampling, padding, align).numpy()
+    # without aligned corners PyTorch reflects at the pixels' edges
+    reflection = "reflection" if align else "symmetric"
+    settings: dict[str, Any] = {
+        "sampling_mode": sampling,
+        "padding_mode": {"zeros": "constant", "border": "border", "reflection": reflection}[padding],
+        "padding_value": np.float32(0),
+        "align_corners": np.bool_(align),
+    }
+    found = kernel(
+        "resample", x=x, coordinates=grid, coordinates_mode="normalized_minus_one_to_one", **settings
+    )
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+    positive = (grid + 1) / 2
+    found = kernel(
+        "resample", x=x, coordinates=positive, coordinates_mode="normalized_zero_to_one", **settings
+    )
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
+
+
+def test_resample_at_whole_pixels() -> None:
+    x = floats(1, 2, 3, 4)
+    found = kernel(
+        "resample",
+        x=x,
+        coordinates=np.array([[[[1, 0], [3, 2], [4, 0]]]], np.int32),
+        sampling_mode="bilinear",
+        padding_mode="constant",
+        padding_value=np.float32(9),
+        coordinates_mode="unnormalized",
+        align_corners=np.bool_(False),
+    )
+    np.testing.assert_array_equal(found[0, :, 0], np.stack([x[0, :, 0, 1], x[0, :, 2, 3], [9, 9]], -1))
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_interleaved_concat(axis: int) -> None:
     values = [floats(2, 3, seed=seed) for seed in range(3)]
@@ -223,6 +264,8 @@ def test_epsilons_of_float16_operations_are_float16() -> None:
         Mil("scatter", {"data": floats(3), "indices": np.array([-1], np.int32), "updates": floats(1)}),
         Mil("one_hot", {"indices": np.array([4], np.int32), "one_hot_vector_size": np.int32(4)}),
         Mil("gelu", {"x": floats(3), "mode": "FAST"}),
+        Mil("pad", {"x": floats(3), "pad": np.array([3, 0], np.int32), "mode": "reflect"}),
+        Mil("pad", {"x": floats(3), "pad": np.array([0, 4], np.int32), "mode": "replicate"}),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgeq.calibration.types import Array
+from edgeq.errors import TargetError
 from edgeq.targets.coreml.interpreter.call import Call, Kernel
 from edgeq.targets.coreml.interpreter.kernels.shape import integers
 
@@ -63,12 +64,23 @@ def _pad(call: Call) -> Array:
     widths = [[0, 0]] * (x.ndim - len(pairs)) + pairs
     mode = str(call.get("mode", "constant"))
     if mode != "constant":
+        _check_widths(call, widths, x.shape, mode)
         return np.pad(x, widths, _PAD_MODES[mode])  # type: ignore[call-overload, no-any-return]
     shape = [size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)]
     out = np.full(shape, call.get("constant_val", 0), x.dtype)
     inside = (slice(before, before + size) for size, (before, _) in zip(x.shape, widths, strict=True))
     out[tuple(inside)] = x
     return out
+
+
+def _check_widths(call: Call, widths: list[list[int]], shape: tuple[int, ...], mode: str) -> None:
+    """MIL reflects each element once at most, and replicates as many as there are."""
+    for width, size in zip(widths, shape, strict=True):
+        if max(width) > (size - 1 if mode == "reflect" else size):
+            raise TargetError(
+                f"The operation {call.name!r} (pad) pads a dimension of {size} by {max(width)} in the mode "
+                f"{mode!r}, which MIL does not allow."
+            )
 
 
 def _sliding_windows(call: Call) -> Array:
