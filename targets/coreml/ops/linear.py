@@ -9,6 +9,7 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.linear_einsum import einsum
+from edgeq.targets.coreml.ops.quantized_constants import flipped
 from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
@@ -27,6 +28,8 @@ def matmul(node: OnnxNode) -> Var:
     weight = node.constant(1)
     if weight is not None and weight.ndim == 2 and node.rank(0) in _LINEAR_RANKS:
         return builder().linear(x=node.input(0), weight=_transposed(weight))
+    if node.rank(1) == 2 and node.rank(0) in _LINEAR_RANKS and _own_compressed(node):
+        return builder().linear(x=node.input(0), weight=flipped(node, node.input(1)))
     return product(node.input(0), node.input(1))
 
 
@@ -66,8 +69,8 @@ def gemm(node: OnnxNode) -> Var:
     if weight is not None:
         result = builder().linear(x=x, weight=weight, bias=bias)
     else:
-        flipped = bool(node.attribute("transB", 0))
-        result = builder().matmul(x=x, y=node.input(1), transpose_y=flipped)
+        transposed = bool(node.attribute("transB", 0))
+        result = builder().matmul(x=x, y=node.input(1), transpose_y=transposed)
         bias = None
     if bias is not None or not node.has_input(2):
         return _scaled(result, alpha)
@@ -80,12 +83,14 @@ def _gemm_input(node: OnnxNode) -> Var:
 
 
 def _gemm_weight(node: OnnxNode) -> Array | Var | None:
-    """B as ``linear``'s weight [N, K]; None when it is computed, or compressed in the other order."""
-    flipped = bool(node.attribute("transB", 0))
+    """B as ``linear``'s weight [N, K]; None when it is computed, or compressed in the order of others."""
+    as_stored = bool(node.attribute("transB", 0))
     weight = node.constant(1)
     if weight is not None:
-        return weight if flipped else _transposed(weight)
-    return node.input(1) if flipped and is_compressed(node.input(1)) else None
+        return weight if as_stored else _transposed(weight)
+    if as_stored and is_compressed(node.input(1)):
+        return node.input(1)
+    return flipped(node, node.input(1)) if not as_stored and _own_compressed(node) else None
 
 
 def _gemm_bias(node: OnnxNode, beta: float) -> Array | None:
@@ -110,6 +115,14 @@ def _scaled(x: Var, factor: float) -> Var:
 
 def _transposed(weight: Array) -> Array:
     return np.ascontiguousarray(weight.T)
+
+
+def _own_compressed(node: OnnxNode) -> bool:
+    """Whether B is compressed and nobody else reads it, so that it can be stored in another order."""
+    value = node.node.inputs[1]
+    if value is None or value.is_graph_output() or len(list(value.uses())) != 1:
+        return False
+    return is_compressed(node.input(1))
 
 
 def is_compressed(variable: Var) -> bool:

@@ -105,6 +105,31 @@ def constexpr(node: OnnxNode, codes: Codes) -> Var:
     return _affine(codes, axes[0] if axes else None)
 
 
+def flipped(node: OnnxNode, matrix: Var) -> Var:
+    """The ``constexpr`` matrix [K, N] as one of [N, K]: the integers are reordered in the package."""
+    codes = _codes_of(matrix)
+    offset = None if codes.offset is None else codes.offset.T
+    return constexpr(node, replace(codes, data=codes.data.T, scale=codes.scale.T, offset=offset))
+
+
+def _codes_of(matrix: Var) -> Codes:
+    """What :func:`constexpr` made ``matrix`` of."""
+    operation, types = matrix.op, mil_types()
+    offset: npt.NDArray[np.int16] | None
+    if operation.op_type == "constexpr_affine_dequantize":
+        data = operation.quantized_data
+        shape = [-1 if axis == operation.axis.val else 1 for axis in range(data.rank)]
+        scale = np.asarray(operation.scale.val).reshape(shape if operation.scale.rank else [1] * data.rank)
+        zero = np.asarray(operation.zero_point.val).astype(np.int16)
+        offset = zero.reshape(shape if zero.ndim else [1] * data.rank)
+    else:
+        data, scale = operation.data, np.asarray(operation.scale.val)
+        offset = None if operation.offset is None else operation.offset.val.astype(np.int16)
+    signed = data.dtype in (types.int8, types.int4)
+    bits = 4 if data.dtype in (types.int4, types.uint4) else 8
+    return Codes(data.val.astype(np.int16), scale, offset, bits, signed)
+
+
 def _blockwise(codes: Codes) -> Var:
     dtype = _mil_dtype(codes)
     offset = None if codes.offset is None else codes.offset.astype(dtype)

@@ -8,10 +8,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
 from edgeq.targets.coreml.verification.contents import package_contents
+from tests.support.coreml_cases import interpret
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of, refusal, run_ops
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
@@ -125,6 +127,35 @@ def test_weights_in_blocks_stay_integers(tmp_path: Path, dtype: Any, zero: bool)
     contents = package_contents(tmp_path / "ops.mlpackage")
     assert contents.operations["constexpr_blockwise_shift_scale"] == len(BLOCKS)
     assert set(contents.weights) - {"float32"} == {np.dtype(dtype).name}
+
+
+FLIPPED = [  # dtype, shape of the scales of [32, 6], attributes, iOS
+    (np.int8, (6,), {"axis": 1}, 17),
+    (np.uint8, (32,), {"axis": 0}, 16),
+    (np.uint8, (), {}, 17),
+    (np.int8, (6,), {"axis": -1}, 18),
+    (ml_dtypes.int4, (2, 6), {"axis": 0, "block_size": 16}, 18),
+    (ml_dtypes.uint4, (2, 6), {"axis": 0, "block_size": 16}, 18),
+]
+
+
+@pytest.mark.parametrize(("dtype", "shape", "attributes", "ios"), FLIPPED)
+@pytest.mark.parametrize("op_type", ["MatMul", "Gemm"])
+def test_matrices_of_one_reader_are_stored_as_linear_wants_them(
+    tmp_path: Path, op_type: str, dtype: Any, shape: tuple[int, ...], attributes: dict[str, int], ios: int
+) -> None:
+    constants = {"w": integers(dtype, 32, 6), "s": scales(*shape), "z": integers(dtype, *shape, seed=2)}
+    ops = [Op("DequantizeLinear", ["w", "s", "z"], attributes), Op(op_type, ["x", "y0"])]
+    model = model_of(ops, {"x": floats(4, 32)}, constants)
+    del model.graph.output[0]
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y1", TensorProto.FLOAT, [4, 6]))
+    wanted = by_onnxruntime(model, {"x": floats(4, 32)})[0]
+    got = interpret(model, {"x": floats(4, 32)}, tmp_path, ios=ios)["y1"]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-4)
+    contents = package_contents(tmp_path / "model.mlpackage")
+    assert contents.operations["linear"] == 1
+    assert not {"matmul", "transpose"} & set(contents.operations)
+    assert contents.weights[np.dtype(dtype).name].tensors == 1
 
 
 def test_float16_package_keeps_weights_and_rounds_with_scales_that_float16_holds(tmp_path: Path) -> None:

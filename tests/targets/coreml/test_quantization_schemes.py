@@ -200,6 +200,7 @@ def test_float32_package_computes_what_onnxruntime_computes(
     assert sqnr(wanted, got) > 60
     roundings = Counter(node.op_type for node in result.model.ir.graph)
     assert contents.weights["int8"].tensors == 5
+    assert contents.operations["linear"] == 1
     assert sum(contents.roundings["quantize"].values()) == roundings["QuantizeLinear"]
     float_result = run(residual_net(), inputs)[0]
     assert sqnr(float_result, got) > 25
@@ -272,7 +273,7 @@ def test_int8_weights_are_dequantized_by_one_node_each(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, run(result.model, IDS, optimize=False)[0], atol=1e-5)
     assert sqnr(run(transformer_part(), IDS)[0], got) > 35
     assert contents.weights["int8"].tensors == 4
-    assert "float32" not in contents.weights or contents.weights["float32"].bytes <= 4 * 96
+    assert contents.weights["float32"].bytes < 1000  # biases
 
 
 def test_int8_convolutions_need_ios16_only(tmp_path: Path) -> None:
