@@ -119,7 +119,9 @@ def _given_mask(node: OnnxNode, keys: int | Var) -> tuple[Operand | None, Var | 
         node.require_dtype((node.dtype(0),), 3)
     mask = node.input(3)
     width = known_dimension(mask.shape[-1])
-    if width != keys and isinstance(keys, int) and width is not None:
+    if width is not None and not isinstance(keys, int):
+        node.refuse("attn_mask has a fixed width and the keys have not")
+    if width is not None and width != keys:
         if None in node.shape(3):
             node.refuse("attn_mask is shorter than the keys and has a dynamic size")
         mask = padded_to(mask, keys, np.bool_(False) if is_bool else scalar(mask, -np.inf))
