@@ -32,11 +32,9 @@ def power(node: OnnxNode) -> Var:
 
 def _uniform(content: Array | None, rank: int) -> float | None:
     """The constant's only number, when it does not change the rank of the result."""
-    if content is None or not content.size or content.ndim > rank or content.dtype.kind not in "fiu":
+    if content is None or content.size != 1 or content.ndim > rank or content.dtype.kind not in "fiu":
         return None
-    if any(size != 1 for size in content.shape) or not (content == content.flat[0]).all():
-        return None
-    return float(content.flat[0])
+    return float(content.item())
 
 
 def _integer_power(node: OnnxNode, exponent: float | None) -> Var:
@@ -90,7 +88,14 @@ def _exact(node: OnnxNode, content: Array) -> Array:
     return converted
 
 
+def _one(x: Var) -> Var:
+    """1 in the shape of x; x^0 is 1 for NaN and infinities as well."""
+    mb = builder()
+    return mb.cast(x=mb.logical_or(x=mb.equal(x=x, y=x), y=True), dtype=dtype_name(x))
+
+
 _SPECIAL: dict[float, Callable[[Var], Var]] = {
+    0.0: _one,
     0.5: lambda x: builder().sqrt(x=x),
     1.0: lambda x: x,
     2.0: lambda x: builder().square(x=x),

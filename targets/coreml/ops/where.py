@@ -43,4 +43,5 @@ def _broadcast(x: Var, condition: Var) -> Var:
     zeros = mb.logical_and(x=condition, y=False)
     if dtype_name(x) == "bool":
         return mb.logical_or(x=x, y=zeros)
-    return mb.add(x=x, y=mb.cast(x=zeros, dtype=dtype_name(x)))
+    # subtracted, so that -0 stays -0
+    return mb.sub(x=x, y=mb.cast(x=zeros, dtype=dtype_name(x)))

@@ -106,6 +106,17 @@ def test_where_keeps_infinities(tmp_path: Path) -> None:
     run_ops(ops, inputs, tmp_path, constants=constants).check()
 
 
+def test_where_keeps_the_sign_of_zero(tmp_path: Path) -> None:
+    constants = {"minus": np.float32(-0.0)}
+    run = run_ops(
+        [Op("Where", ["c", "minus", "x"])],
+        {"c": few(5, dtype=bool), "x": np.float32([-0.0])},
+        tmp_path,
+        constants=constants,
+    )
+    assert np.signbit(run.got[0]).all()
+
+
 def test_where_with_dynamic_dimensions(tmp_path: Path) -> None:
     axes = {"c": ["n", 1, "s", "s"], "x": ["n", 2, "s", "s"], "v": ["s"]}
     sizes = {"n": Dimension(1, 4), "s": Dimension(1, 9)}

@@ -265,6 +265,13 @@ def test_powers_of_negative_floats(tmp_path: Path) -> None:
     run_ops([Op("Pow", ["x", name]) for name in constants], inputs, tmp_path, constants=constants).check()
 
 
+def test_power_zero_is_one(tmp_path: Path) -> None:
+    x = np.float32([0, -0.0, 2, -3, np.inf, -np.inf, np.nan])
+    run = run_ops([Op("Pow", ["x", "zero"])], {"x": x}, tmp_path, constants={"zero": np.float32(0)})
+    run.check()
+    assert run.got[0].tolist() == [1] * 7
+
+
 def test_powers_with_mixed_dtypes(tmp_path: Path) -> None:
     """Integer exponents of floats; the result has the dtype of the base."""
     constants = {
