@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.data_movement import data_movement, movable, normalized_axis, numeric, restored
 from edgeq.targets.coreml.ops.dimensions import same, size_of
+from edgeq.targets.coreml.ops.high_rank import flat_indices, held_flat
 from edgeq.targets.coreml.ops.indexing import index_tuples, indices_along
 from edgeq.targets.coreml.ops.scattering import HANDLERS as SCATTERING
 from edgeq.targets.coreml.ops.slicing import Window, windowed
@@ -22,7 +23,10 @@ def gather(node: OnnxNode) -> Var:
     """Gather: slices along ``axis``. A quantized table stays one."""
     x = numeric(node, small=True)
     axis = normalized_axis(node, node.attribute("axis", 0), x.rank)
-    found = builder().gather(x=x, indices=indices_along(node, x, axis), axis=axis)
+    indices = indices_along(node, x, axis)
+    if held_flat(node):
+        indices = flat_indices(indices)
+    found = builder().gather(x=x, indices=indices, axis=axis)
     return restored(node, found)
 
 

@@ -134,9 +134,10 @@ def eye_like(node: OnnxNode) -> Var | Array:
     offset = node.attribute("k", 0)
     if len(shape) != 2:
         node.refuse(f"its input has rank {len(shape)}, not 2")
-    if None not in shape:
+    rows, columns = shape
+    if rows is not None and columns is not None:
         node.constant(0)  # its numbers are not needed
-        return np.eye(*(size for size in shape if size is not None), k=offset, dtype=dtype.numpy())
+        return np.eye(rows, columns, k=offset, dtype=dtype.numpy())
     if dtype not in _CASTS:
         node.refuse(f"its result is {dtype.name.lower()}, which Core ML tensors cannot be")
     x = node.input(0)

@@ -24,6 +24,7 @@ from edgeq.targets.coreml.ops.dimensions import (
     vector_of,
 )
 from edgeq.targets.coreml.ops.generating import HANDLERS as GENERATING
+from edgeq.targets.coreml.ops.high_rank import held_flat, input_sizes, is_high, transposed_flat
 from edgeq.targets.coreml.ops.padding import HANDLERS as PADDING
 from edgeq.targets.coreml.ops.slicing import HANDLERS as SLICING
 from edgeq.targets.coreml.toolkit import builder
@@ -62,27 +63,29 @@ def reshape(node: OnnxNode) -> Var:
     if node.attribute("allowzero", 0):
         if any(isinstance(t, int) and t == 0 for t in targets) or not _only_shapes(node, 1):
             node.refuse("allowzero=1 makes or may make an empty tensor, and Core ML has none")
-        return reshaped(node, x, targets)
-    return reshaped(node, x, [_copied(node, x, axis, t) for axis, t in enumerate(targets)])
+    elif 0 in targets or not _only_shapes(node, 1):
+        sizes = input_sizes(node, x)
+        targets = [_copied(node, sizes, axis, target) for axis, target in enumerate(targets)]
+    return x if held_flat(node) else reshaped(node, x, targets)
 
 
 def _only_shapes(node: OnnxNode, index: int) -> bool:
     return node.constant(index) is not None or from_shapes(node.input(index))
 
 
-def _copied(node: OnnxNode, x: Var, axis: int, target: Size) -> Size:
-    """The target size; where it is 0 the size that ``x`` has there. Sizes computed from shapes are not 0."""
+def _copied(node: OnnxNode, sizes: Sequence[Size], axis: int, target: Size) -> Size:
+    """The target size; where it is 0 the size before. Sizes computed from shapes are not 0."""
     if isinstance(target, int):
         if target != 0:
             return target
-        if axis >= x.rank:
-            node.refuse(f"it copies the size of axis {axis} of a tensor of rank {x.rank}")
-        return size_of(x, axis)
-    if from_shapes(target) or axis >= x.rank:
+        if axis >= len(sizes):
+            node.refuse(f"it copies the size of axis {axis} of a tensor of rank {len(sizes)}")
+        return sizes[axis]
+    if from_shapes(target) or axis >= len(sizes):
         return target
     mb = builder()
     zero = mb.equal(x=target, y=np.zeros(1, np.int32))
-    return mb.select(cond=zero, a=_vector(size_of(x, axis)), b=target)
+    return mb.select(cond=zero, a=_vector(sizes[axis]), b=target)
 
 
 def _vector(size: Size) -> Any:
@@ -129,6 +132,8 @@ def _known_product(sizes: Sequence[int | None]) -> int | None:
 def transpose(node: OnnxNode) -> Var:
     """Transpose: axes in the order ``perm``, reversed by default."""
     x = movable(node, small=True)
+    if is_high(node.node.inputs[0]):
+        return transposed_flat(node, x)
     perm = node.attribute("perm", list(range(x.rank))[::-1])
     if list(perm) == list(range(x.rank)):
         return x
