@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from edgeq.targets.coreml.package.half import cast_to_half
 from edgeq.targets.coreml.toolkit import coremltools
 
 _CLEAN = (
@@ -62,14 +63,11 @@ _FUSE = (
 
 _IMAGES = ("mil_backend::insert_image_preprocessing_ops",)
 
-_HALF = (
-    # the cast pass caches by name, so names are made unique first
-    "common::dedup_op_and_var_names",
-    "common::add_fp16_cast",
-    "common::cast_optimization",
-)
+# the cast to float16 caches by name, so names are made unique first
+_BEFORE_HALF = (*_CLEAN, *_FUSE, *_IMAGES, "common::dedup_op_and_var_names")
 
 _FINISH = (
+    "common::cast_optimization",
     "common::const_elimination",
     "common::cast_optimization",
     "common::dead_code_elimination",
@@ -87,19 +85,24 @@ _FINISH = (
 )
 
 
-def pass_names(*, half: bool) -> tuple[str, ...]:
-    """The passes in their order; ``half`` computes in float16."""
-    return (*_CLEAN, *_FUSE, *_IMAGES, *(_HALF if half else ()), *_FINISH)
+PASSES = (*_BEFORE_HALF, *_FINISH)
 
 
 def run_passes(program: Any, *, half: bool) -> None:
-    """Change the MIL ``program`` in place."""
+    """Change the MIL ``program`` in place; ``half`` computes in float16."""
+    _run(program, _BEFORE_HALF)
+    if half:
+        cast_to_half(program)
+    _run(program, _FINISH)
+    program.validate(check_essential_scope=True)
+
+
+def _run(program: Any, names: tuple[str, ...]) -> None:
     coremltools()
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
-    for name in pass_names(half=half):
+    for name in names:
         PASS_REGISTRY[name](program)
-    program.validate(check_essential_scope=True)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,17 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.targets.coreml.interpreter.call import TensorType
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.interpreter.structure import Feature, MilProgram, Operation, Value
+from edgeq.targets.coreml.verification.stored import parameter, storage, value_bytes
 
 # The smallest normal float16: below it scales lose digits, and the Neural Engine may flush them to zero.
 SMALLEST_NORMAL_HALF = float(np.finfo(np.float16).smallest_normal)
 
-_BITS = {"bool": 8, "uint1": 1, "uint2": 2, "uint3": 3, "int4": 4, "uint4": 4, "uint6": 6}
 _ROUNDINGS = ("quantize", "dequantize")
-# Constants that are no weights: the parameters of operations (shapes, axes, strides, indices)
-_WEIGHT_DTYPES = ("float16", "float32", "int8", "uint8", "int4", "uint4", "uint6", "uint3", "uint2", "uint1")
 
 
 @dataclass(frozen=True)
@@ -107,45 +103,6 @@ def contents_of(program: MilProgram) -> Contents:
 
 
 # --- weights ------------------------------------------------------------------------------------------------
-
-
-def storage(operation: Operation) -> str | None:
-    """How a ``const`` or ``constexpr_*`` operation stores its tensor; None: it holds no weight."""
-    if operation.type == "const":
-        value = operation.attributes["val"]
-        return value.type.dtype if value.blob and value.type.dtype in _WEIGHT_DTYPES else None
-    if not operation.type.startswith("constexpr_"):
-        return None
-    if "lut" in operation.type:
-        return f"lut-{_palette_bits(operation)}"
-    if "sparse" in operation.type:
-        return "sparse"
-    data = parameter(operation, "quantized_data") or parameter(operation, "data")
-    return "float16" if data is None else data.type.dtype
-
-
-def parameter(operation: Operation, name: str) -> Value | None:
-    """A constant parameter; constexpr operations of iOS 16 hold theirs as attributes, of iOS 18 as inputs."""
-    if name in operation.attributes:
-        return operation.attributes[name]
-    bound = operation.inputs.get(name, ())
-    return bound[0] if len(bound) == 1 and isinstance(bound[0], Value) else None
-
-
-def value_bytes(type_: TensorType) -> int:
-    """Bytes of a stored tensor; types below 8 bits are packed."""
-    count = math.prod(size or 0 for size in type_.shape)
-    bits = _BITS.get(type_.dtype) or np.dtype(type_.dtype).itemsize * 8
-    return -(-count * bits // 8)
-
-
-def _palette_bits(operation: Operation) -> int:
-    table = parameter(operation, "lut")
-    if table is None:
-        return 0
-    # iOS 16: [entries]; iOS 18: [groups…, entries, vector size]
-    entries = table.type.shape[0] if len(table.type.shape) == 1 else table.type.shape[-2]
-    return int(math.log2(entries or 1))
 
 
 def _weights(operations: Iterable[Operation]) -> dict[str, Stored]:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.targets.base import NodeResult
 from edgeq.targets.coreml.interpreter.structure import MilProgram, Operation
-from edgeq.targets.coreml.verification.contents import storage
+from edgeq.targets.coreml.verification.stored import storage
 
 REMOVED = "removed"
 STORED_INT8 = "int8-weight"
