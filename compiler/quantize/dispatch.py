@@ -109,7 +109,7 @@ def check_recipe(recipe: Recipe, capabilities: Capabilities) -> None:
         value = getattr(recipe, name)
         if value != getattr(defaults, name):
             raise UsageError(
-                f"{name} {value} has no effect on target {capabilities.target!r}: {reason}.",
+                f"The option {name} = {value} has no effect on target {capabilities.target!r}: {reason}.",
                 fix="Leave it out.",
             )
 

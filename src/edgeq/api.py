@@ -15,7 +15,7 @@ from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.load import load
 from edgeq.compiler.model import Model
 from edgeq.compiler.pipeline import Compiled, compile_model
-from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_scheme, missing_calibration
+from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
 from edgeq.compiler.recipe import SCHEMES, Recipe, Scheme
 from edgeq.errors import TargetError, UsageError
 from edgeq.machine import library_versions, this_machine
@@ -90,7 +90,7 @@ def compile(
     chosen = get_target(target)
     wanted = _recipe(scheme, recipe)
     gate = _budgets(budgets, bench)
-    check_scheme(wanted.scheme, chosen.capabilities())
+    check_recipe(wanted, chosen.capabilities())
     options = chosen.options(target_options or {}, wanted)
     _check_ready(chosen)
     if wanted.scheme in NEEDS_CALIBRATION and calibration is None:

@@ -94,6 +94,13 @@ _UNUSED_OPTIONS = {
     "accuracy_level": "Core ML computes with float activations and weights that are expanded to float",
 }
 
+# Accuracy in points, FP32 → symmetric int8 throughout, symmetric with uint8 where a tensor is never negative
+# (what follows), int8 with zero points. Labelled sets of the development data, QDQ model in float arithmetic:
+#   SqueezeNet 1.1  73.69 → 72.92, 73.23, 73.08      DS-CNN (keywords)       91.20 → 90.40, 90.80, 91.60
+#   ResNet-20       81.03 → 81.00, 81.13, 81.20      MobileNet v1 (person)   85.00 → 85.00, 83.93, 83.93
+#   ResNet-8        76.13 → 76.20, 76.03, 76.07      MiniLM (F1)             88.90 → 89.23, 89.06, 89.10
+# (one image of the 280 of the person set is 0.36 points). Zero points add little to unsigned tensors, and the
+# presets for the Neural Engine have none. Apple's quantizer for torch makes the same exception for ReLU.
 CAPABILITIES = Capabilities(
     target="coreml",
     schemes=("fp32", "fp16", "int8-static", "int8-weight", "int4-weight", "palettize-6", "palettize-4"),

@@ -376,3 +376,30 @@ def test_palettes_are_no_scheme_of_other_targets() -> None:
 
     with pytest.raises(TargetError, match="no scheme 'palettize-4'"):
         check_recipe(Recipe(scheme="palettize-4"), ONNXRUNTIME)
+
+
+LAYERS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
+    "transposed": ((4, 6, 3, 3), {"strides": [2, 2]}),
+    "transposed in groups": ((4, 3, 3, 3), {"group": 2}),
+    "depthwise": ((4, 1, 3, 3), {"group": 4, "pads": [1, 1, 1, 1]}),
+    "in groups": ((6, 2, 3, 3), {"group": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_convolutions_of_all_kinds_have_a_scale_per_channel(tmp_path: Path, kind: str) -> None:
+    shape, attributes = LAYERS[kind]
+    op_type = "ConvTranspose" if "transposed" in kind else "Conv"
+    channels = shape[1] * attributes.get("group", 1) if op_type == "ConvTranspose" else shape[0]
+    weights = {"w": normal(*shape, scale=0.3), "b": normal(channels, seed=1)}
+    model = graph([(op_type, ["x", "w", "b"], ["y"], attributes)], {"x": ["n", 4, 8, 8]}, ["y"], weights)
+    data = Samples(x=normal(16, 4, 8, 8, seed=2))
+    result = compiled(model, "int8-static", data)
+    assert [node.precision for node in result.plan.nodes.values()] == ["int8"]
+    (spec,) = result.plan.weights.values()
+    assert spec.axis == (1 if op_type == "ConvTranspose" else 0)
+    inputs = {"x": data.arrays["x"][:4]}
+    got, contents = packaged(result.model, inputs, tmp_path, ios=17)
+    np.testing.assert_allclose(got, run(result.model, inputs, optimize=False)[0], atol=1e-4)
+    assert sqnr(run(model, inputs)[0], got) > 30
+    assert contents.weights["int8"].tensors == 1
