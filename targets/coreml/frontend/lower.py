@@ -67,6 +67,8 @@ class _Run:
         coremltools()
         from coremltools.converters.mil.mil import Function, Program
 
+        # names must not depend on what was built before in this process: same model, same bytes
+        builder().name_count.clear()
         program = Program()
         opset = _opset(self.ios)
         placeholders = {self.names[v.name or ""]: self._placeholder(v) for v in self.inputs}
