@@ -30,7 +30,7 @@ from edgeq.targets.coreml.ops.interpolation import (
     outside,
 )
 from edgeq.targets.coreml.ops.rearrange import HANDLERS as REARRANGE
-from edgeq.targets.coreml.ops.resize_plan import Factor, Plan, plan_of
+from edgeq.targets.coreml.ops.resize_plan import Axis, Computed, Factor, Plan, plan_of
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ _BILINEAR = {
     "half_pixel_symmetric": False,
     "pytorch_half_pixel": False,
 }
+# coordinates that MIL calls UNALIGN_CORNERS, whatever the sizes are
+_CENTRED = ("half_pixel", "half_pixel_symmetric")
+_RESIZE_SINCE = 17
 
 
 def resize(node: OnnxNode) -> Var:
@@ -96,7 +99,7 @@ def _nearest(node: OnnxNode, plan: Plan, rounding: str, *, antialias: bool) -> V
             x=x, scale_factor_height=factors[0], scale_factor_width=factors[1]
         )
     for axis, sampling in plan.axes.items():
-        if isinstance(sampling, Factor):
+        if not isinstance(sampling, Sampling):
             node.refuse(f"{plan.mode} and {rounding} on the dynamic axis {axis}", "Fix the input's size.")
         x = mb.gather(x=x, indices=_positions(node, plan, sampling, rounding), axis=axis)
     return mb.identity(x=x) if not plan.axes else x
@@ -123,12 +126,12 @@ def _repeats(node: OnnxNode, plan: Plan, rounding: str) -> tuple[int, int] | Non
     return None if height is None or width is None else (height, width)
 
 
-def _repeat(node: OnnxNode, plan: Plan, axis: Sampling | Factor | None, rounding: str) -> int | None:
+def _repeat(node: OnnxNode, plan: Plan, axis: Axis | None, rounding: str) -> int | None:
     if axis is None:
         return 1
     if isinstance(axis, Factor):
         return axis.scale if (plan.mode, rounding) in _REPEATING else None
-    if axis.output % axis.size:
+    if isinstance(axis, Computed) or axis.output % axis.size:
         return None
     factor = axis.output // axis.size
     repeated = np.arange(axis.output) // factor
@@ -144,6 +147,8 @@ def _interpolated(node: OnnxNode, plan: Plan, kernel: Kernel, *, antialias: bool
     if not left:
         return builder().identity(x=x)
     smooth = kernel.radius == 1 and not (antialias and _shrinks(plan))
+    if any(isinstance(axis, Computed) for axis in left.values()):
+        return _resized(node, plan, x, smooth=smooth)
     if any(isinstance(axis, Factor) for axis in left.values()):
         return _upsampled(node, plan, x, smooth=smooth)
     if smooth and plan.mode != _CROP:
@@ -155,7 +160,8 @@ def _interpolated(node: OnnxNode, plan: Plan, kernel: Kernel, *, antialias: bool
 
 
 def _shrinks(plan: Plan) -> bool:
-    return any(isinstance(axis, Sampling) and axis.scale < 1 for axis in plan.axes.values())
+    """Whether an axis may become shorter."""
+    return any(isinstance(axis, Computed) or axis.scale < 1 for axis in plan.axes.values())
 
 
 def _matrix(
@@ -226,13 +232,42 @@ def _upsampled(node: OnnxNode, plan: Plan, x: Var, *, smooth: bool) -> Var:
     )
 
 
-def _factor(axis: Sampling | Factor | None) -> int | None:
+def _factor(axis: Axis | None) -> int | None:
     if axis is None:
         return 1
+    if isinstance(axis, Computed):
+        return None
     if isinstance(axis, Factor):
         return axis.scale
     factor = axis.output // axis.size
     return factor if factor == axis.scale else None
+
+
+def _resized(node: OnnxNode, plan: Plan, x: Var, *, smooth: bool) -> Var:
+    """Sizes of the last two axes that the model computes, or that it gives to axes of unknown size."""
+    last = (x.rank - 2, x.rank - 1)
+    if plan.mode not in _CENTRED or not smooth or plan.given[-2:] != last or not set(plan.axes) <= set(last):
+        node.refuse(f"{plan.mode} to sizes known at run time only", "Fix the input's size, or give scales.")
+    outputs = [_output(node, plan, axis) for axis in last]
+    mb, sampling_mode = builder(), "UNALIGN_CORNERS"
+    if None not in outputs:
+        return mb.resize_bilinear(
+            x=x, target_size_height=outputs[0], target_size_width=outputs[1], sampling_mode=sampling_mode
+        )
+    if node.lowering.ios < _RESIZE_SINCE:
+        node.refuse(f"sizes known at run time only, before iOS {_RESIZE_SINCE}", "Target a newer iOS.")
+    return mb.resize(
+        x=x,
+        shape=node.input(3),
+        resized_dims=np.uint32(2),
+        interpolation_mode="LINEAR",
+        sampling_mode=sampling_mode,
+    )
+
+
+def _output(node: OnnxNode, plan: Plan, axis: int) -> int | None:
+    found = plan.axes.get(axis)
+    return node.shape(0)[axis] if found is None or isinstance(found, Factor) else found.output
 
 
 # --- tf_crop_and_resize ---------------------------------------------------------------------------------

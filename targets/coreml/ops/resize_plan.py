@@ -27,10 +27,24 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """``axes``: the axes that change. ``mode``: coordinate_transformation_mode."""
+class Computed:
+    """An axis that gets a size, and one of the sizes before and after is only known at run time."""
 
-    axes: dict[int, Sampling | Factor]
+    output: int | None
+
+
+Axis = Sampling | Factor | Computed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``axes``: the axes that change; ``given``: those that the node speaks of, in its order.
+
+    ``mode``: coordinate_transformation_mode.
+    """
+
+    axes: dict[int, Axis]
+    given: tuple[int, ...]
     mode: str
 
 
@@ -51,10 +65,9 @@ def plan_of(node: OnnxNode, *, copies: bool) -> Plan:
     changed = {
         place: axis
         for place, axis in found.items()
-        if not (axis.scale == 1 and mode == _SHIFTED and (copies or place < _SPATIAL))
-        and _changes(node, mode, axis, copied=same)
+        if _changes(node, mode, axis, copied=same, still=copies or place < _SPATIAL)
     }
-    return Plan(changed, mode)
+    return Plan(changed, tuple(axes), mode)
 
 
 def _given(node: OnnxNode, index: int) -> bool:
@@ -72,7 +85,7 @@ def _regions(node: OnnxNode, mode: str, axes: Sequence[int]) -> dict[int, tuple[
     return {axis: (roi[i], roi[i + len(axes)]) for i, axis in enumerate(axes)}
 
 
-def _by_scales(node: OnnxNode, mode: str, axes: Sequence[int]) -> dict[int, Sampling | Factor]:
+def _by_scales(node: OnnxNode, mode: str, axes: Sequence[int]) -> dict[int, Axis]:
     if mode == _CROP:
         node.refuse(f"{_CROP} with scales (its output size depends on the region)", "Give sizes instead.")
     if _given(node, 3):
@@ -95,61 +108,56 @@ def _scaled(node: OnnxNode, mode: str, size: int | None, scale: float) -> Sampli
 
 def _by_sizes(
     node: OnnxNode, axes: Sequence[int], regions: dict[int, tuple[float, float]]
-) -> dict[int, Sampling | Factor]:
-    shape, sizes = node.shape(0), _sizes(node, axes)
-    wanted = {axis: (shape[axis], size) for axis, size in zip(axes, sizes, strict=True)}
-    ratios = {
-        axis: size / old for axis, (old, size) in wanted.items() if old is not None and size is not None
-    }
+) -> dict[int, Axis]:
     policy = str(node.attribute("keep_aspect_ratio_policy", "stretch"))
+    shape, sizes = node.shape(0), _sizes(node, axes)
+    known = {
+        axis: (old, size)
+        for axis, size in sizes.items()
+        if isinstance(size, int) and (old := shape[axis]) is not None
+    }
+    ratios = {axis: size / old for axis, (old, size) in known.items()}
     if policy != "stretch":
-        if len(ratios) < len(axes):
+        if len(known) < len(axes):
             node.refuse(f"keep_aspect_ratio_policy={policy} on a dynamic axis", "Fix the input's size.")
         kept = min(ratios.values()) if policy == "not_larger" else max(ratios.values())
         ratios = dict.fromkeys(ratios, kept)
-        wanted = {axis: (old, math.floor(kept * old + 0.5)) for axis, (old, _) in wanted.items() if old}
-    found: dict[int, Sampling | Factor] = {}
-    for axis, (old, size) in wanted.items():
-        if old is None or size is None:
-            found[axis] = Factor(1)
-        else:
-            found[axis] = Sampling(old, size, ratios[axis], *regions[axis])
-    return found
+        known = {axis: (old, math.floor(kept * old + 0.5)) for axis, (old, _) in known.items()}
+    found = {axis: Computed(size) if isinstance(size, int) else size for axis, size in sizes.items()}
+    return found | {axis: Sampling(*known[axis], ratios[axis], *regions[axis]) for axis in known}
 
 
-def _sizes(node: OnnxNode, axes: Sequence[int]) -> list[int | None]:
-    """The wanted sizes, None for a dynamic axis that keeps its own."""
+def _sizes(node: OnnxNode, axes: Sequence[int]) -> dict[int, int | Factor | Computed]:
+    """The wanted size of each axis; an axis that keeps its own one at run time is a factor of 1."""
     known = node.constant(3)
     if known is not None:
-        return [int(size) for size in known.ravel()]
-    x, sizes = node.input(0), node.input(3)
-    symbolic = sizes.sym_val
+        return {axis: int(size) for axis, size in zip(axes, known.ravel(), strict=True)}
+    x, symbolic = node.input(0), node.input(3).sym_val
     if symbolic is None or len(symbolic) != len(axes):
         node.known(3, "sizes")
-    return [_size(node, x.shape[axis], size) for axis, size in zip(axes, symbolic, strict=True)]
+    return {axis: _size(x.shape[axis], size) for axis, size in zip(axes, symbolic, strict=True)}
 
 
-def _size(node: OnnxNode, old: Any, size: Any) -> int | None:
+def _size(old: Any, size: Any) -> int | Factor | Computed:
     if isinstance(size, (int, np.integer)):
         return int(size)
-    if size != old:
-        node.refuse(
-            "its sizes are computed at run time",
-            "Give constant sizes or integer scales, or fix the input's size.",
-        )
-    return None
+    return Factor(1) if size == old else Computed(None)
 
 
-def _changes(node: OnnxNode, mode: str, axis: Sampling | Factor, *, copied: bool) -> bool:
-    """Whether sampling the axis moves anything.
+def _changes(node: OnnxNode, mode: str, axis: Axis, *, copied: bool, still: bool) -> bool:
+    """Whether sampling the axis moves anything; ``copied``: all axes keep their size.
 
-    ONNX Runtime copies tensors that keep their shape, and some axes of scale 1, without looking at the
-    coordinates; ONNX looks at the scales and at the region of interest.
+    ONNX Runtime copies tensors that keep their shape, and some axes of scale 1 (``still``), without looking
+    at the coordinates; ONNX looks at the scales and at the region of interest.
     """
+    if isinstance(axis, Computed):
+        return True
     if isinstance(axis, Factor):
         return axis.scale != 1
     if axis.output < 1:
         node.refuse("its result is empty", "Core ML has no empty tensors.")
+    if axis.scale == 1 and mode == _SHIFTED and still:
+        return False
     source = coordinates(axis, mode)
     if axis.size == axis.output and np.allclose(source, np.arange(axis.size), rtol=0, atol=1e-6):
         return False

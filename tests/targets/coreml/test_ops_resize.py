@@ -13,7 +13,7 @@ from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
 from edgeq.targets.coreml.ops.interpolation import COORDINATES, NEAREST
-from tests.support.coreml_ops import Op, lower_ops, model_of, refusal, run_ops
+from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of, refusal, run_ops
 
 CROP = "tf_crop_and_resize"
 PLAIN = [mode for mode in COORDINATES if mode != CROP]
@@ -72,18 +72,39 @@ def sample(ops: list[Op], ios: int) -> list[Op]:
     return ops if ios == 18 else ops[::11]
 
 
-@pytest.mark.parametrize("ios", [15, 18])
-def test_nearest_in_every_mode(tmp_path: Path, ios: int) -> None:
-    x, given = normal(1, 2, 5, 6), constants(4)
+@pytest.fixture(scope="module")
+def copying() -> list[Op]:
+    """Nearest in every mode; without those for which rounding errors or ONNX Runtime's sizes decide."""
     ops = [
         op
         for mode, rounding in product(PLAIN, NEAREST)
         for op in both(4, mode="nearest", coordinate_transformation_mode=mode, nearest_mode=rounding)
     ]
-    taken, reasons = lowered(ops, x, given)
+    taken, reasons = lowered(ops, normal(1, 2, 5, 6), constants(4))
     assert all("rounding errors decide" in r or "fractional sizes" in r for r in reasons), set(reasons)
     assert len(taken) > 0.85 * len(ops)
-    run_ops(sample(taken, ios), {"x": x}, tmp_path, constants=given, ios=ios).check()
+    return taken
+
+
+@pytest.fixture(scope="module")
+def interpolating() -> list[Op]:
+    """Linear and cubic in every mode; without those that ONNX Runtime does otherwise than ONNX."""
+    ops = [
+        op
+        for mode, attributes in product(PLAIN, interpolations())
+        for op in both(4, coordinate_transformation_mode=mode, **attributes)
+    ]
+    taken, reasons = lowered(ops, normal(1, 2, 5, 6), constants(4))
+    expected = ("fractional sizes", "to size 1", "moves an axis that keeps its size")
+    assert all(any(part in reason for part in expected) for reason in reasons), set(reasons)
+    assert len(taken) > 0.8 * len(ops)
+    return taken
+
+
+@pytest.mark.parametrize("ios", [15, 18])
+def test_nearest_in_every_mode(tmp_path: Path, copying: list[Op], ios: int) -> None:
+    x = {"x": normal(1, 2, 5, 6)}
+    run_ops(sample(copying, ios), x, tmp_path, constants=constants(4), ios=ios).check()
 
 
 def interpolations() -> list[dict[str, Any]]:
@@ -100,18 +121,9 @@ def interpolations() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("ios", [15, 18])
-def test_linear_and_cubic_in_every_mode(tmp_path: Path, ios: int) -> None:
-    x, given = normal(1, 2, 5, 6), constants(4)
-    ops = [
-        op
-        for mode, attributes in product(PLAIN, interpolations())
-        for op in both(4, coordinate_transformation_mode=mode, **attributes)
-    ]
-    taken, reasons = lowered(ops, x, given)
-    expected = ("fractional sizes", "to size 1", "moves an axis that keeps its size")
-    assert all(any(part in reason for part in expected) for reason in reasons), set(reasons)
-    assert len(taken) > 0.8 * len(ops)
-    run = run_ops(sample(taken, ios), {"x": x}, tmp_path, constants=given, ios=ios)
+def test_linear_and_cubic_in_every_mode(tmp_path: Path, interpolating: list[Op], ios: int) -> None:
+    x = {"x": normal(1, 2, 5, 6)}
+    run = run_ops(sample(interpolating, ios), x, tmp_path, constants=constants(4), ios=ios)
     run.check(rtol=1e-4, atol=2e-5)
 
 
@@ -236,6 +248,38 @@ def test_sizes_that_keep_the_dynamic_batch(tmp_path: Path) -> None:
     run_ops(ops, x, tmp_path, constants=given, axes={"x": ["n", 2, 5, 6]}, dimensions=limits).check(atol=1e-5)
 
 
+@pytest.mark.parametrize("antialias", [0, 1])
+def test_sizes_computed_from_another_tensor(tmp_path: Path, antialias: int) -> None:
+    """What feature pyramids do: up to the size of the finer map."""
+    ops = [
+        Op("Shape", ["x"], {"end": 2}),
+        Op("Shape", ["fine"], {"start": 2}),
+        Op("Concat", ["y0", "y1"], {"axis": 0}),
+        Op("Resize", ["x", "", "", "y2"], {"mode": "linear", "antialias": antialias}),
+    ]
+    limits = {name: Dimension(1, 32) for name in "nhwab"}
+    inputs = {"x": normal(2, 3, 4, 5), "fine": normal(1, 1, 9, 8, seed=1)}
+    axes = {"x": ["n", 3, "h", "w"], "fine": [1, 1, "a", "b"]}
+    if antialias:
+        with pytest.raises(RefusedNodeError, match="half_pixel to sizes known at run time only"):
+            run_ops(ops, inputs, tmp_path, axes=axes, dimensions=limits)
+        return
+    run_ops(ops, inputs, tmp_path, axes=axes, dimensions=limits).check(atol=1e-5)
+    with pytest.raises(RefusedNodeError, match="before iOS 17"):
+        run_ops(ops, inputs, tmp_path, axes=axes, dimensions=limits, ios=16)
+
+
+def test_constant_sizes_for_dynamic_axes(tmp_path: Path) -> None:
+    given = {"pair": np.array([6, 9])}
+    ops = [sized("pair", mode="linear", axes=[2, 3], coordinate_transformation_mode="half_pixel")]
+    limits = {name: Dimension(1, 32) for name in "hw"}
+    for size in ((3, 4), (11, 7)):
+        x = {"x": normal(1, 2, *size)}
+        axes = {"x": [1, 2, "h", "w"]}
+        folder = tmp_path / str(size[0])
+        run_ops(ops, x, folder, constants=given, axes=axes, dimensions=limits, ios=15).check(atol=1e-5)
+
+
 def test_mils_own_ops_where_they_sample_alike() -> None:
     x, given = normal(1, 2, 5, 6), {**constants(4), "odd": np.array([1, 2, 7, 4])}
     cases = {
@@ -325,6 +369,25 @@ def test_dynamic_axes_without_an_equivalent_are_refused(tmp_path: Path) -> None:
                 [op], {"x": normal(1, 2, 4, 6)}, tmp_path,
                 constants=given, axes={"x": [1, 2, "h", 6]}, dimensions=limits,
             )  # fmt: skip
+
+
+def test_models_in_float16(tmp_path: Path) -> None:
+    """Constants of the packages are float16 as well; the reference computes in float32."""
+    x, given = normal(1, 2, 5, 6).astype(np.float16), constants(4)
+    ops = [*both(4, mode="nearest"), *both(4, mode="linear", antialias=1), *both(4, mode="cubic")]
+    single = {"x": x.astype(np.float32)}
+    wanted = [y.astype(np.float16) for y in by_onnxruntime(model_of(ops, single, given), single)]
+    run = run_ops(ops, {"x": x}, tmp_path, constants=given, ios=16, wanted=wanted)
+    run.check(rtol=4e-3, atol=4e-3)
+
+
+def test_grids_inside_and_outside_the_image(tmp_path: Path) -> None:
+    ops = [
+        Op("GridSample", ["x", "g"], {"align_corners": align, "padding_mode": padding})
+        for align, padding in product((0, 1), ("zeros", "border", "reflection"))
+    ]
+    places = np.random.default_rng(0).uniform(-2.5, 2.5, (2, 7, 8, 2)).astype(np.float32)
+    run_ops(ops, {"x": normal(2, 3, 5, 6), "g": places}, tmp_path).check(atol=2e-5)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "cubic"])
