@@ -68,6 +68,8 @@ def _sizes(feature: Feature) -> str:
 def _convert(feature: Feature, array: Array) -> Array:
     if feature.kind == "image":
         return _pixels(feature, array)
+    if feature.kind != "array":
+        raise TargetError(f"The input {feature.name!r} is no array, and edgeq runs arrays and images.")
     if feature.dtype.startswith("float"):
         if array.dtype.kind != "f":
             raise _wrong_dtype(feature, array)
@@ -94,6 +96,8 @@ def _wrong_dtype(feature: Feature, array: Array) -> TargetError:
 
 def give(feature: Feature, value: Array, shared: Sequence[Array]) -> Array:
     """The output in the dtype of the description, in memory of its own."""
+    if feature.kind == "label":
+        return value
     dtype = np.dtype(np.float32 if feature.kind == "image" else feature.dtype)
     converted = value.astype(dtype, order="C", copy=False)
     alias = not converted.flags.writeable or any(np.may_share_memory(converted, other) for other in shared)

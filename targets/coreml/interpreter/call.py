@@ -27,7 +27,7 @@ class Call:
     ``inputs``: MIL parameter name → value. Tensors are numpy arrays (rank-0 ones too); every floating tensor
     is float32, whatever the program declares (the engine rounds results to the declared dtype); strings are
     str; a parameter that takes several values (concat's ``values``) is a list of arrays. Parameters that the
-    program leaves out are absent: :meth:`get` gives MIL's default.
+    program leaves out are absent: :meth:`get` gives MIL's default. ``opset``: the iOS version, 15 to 18.
     """
 
     op_type: str

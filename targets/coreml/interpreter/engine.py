@@ -34,6 +34,8 @@ class Interpreter:
     def run(self, inputs: Mapping[str, Array], watch: Collection[str] = ()) -> dict[str, Array]:
         """The outputs for ``inputs`` (the package's names), and the values that ``watch`` names.
 
+        A classifier also gives the tensor of its probabilities, under its own name.
+
         Raises:
             TargetError: an input is missing, or its rank, size or dtype is not the package's.
         """
@@ -44,9 +46,10 @@ class Interpreter:
         with np.errstate(all="ignore"):
             values = plan.start()
             given = self._take(values, inputs)
-            run_steps(plan.steps, values, frozenset(plan.slots[name] for name in watch))
+            extra = {**plan.probabilities, **{name: plan.slots[name] for name in watch}}
+            run_steps(plan.steps, values, frozenset(extra.values()))
         outputs = {f.name: give(f, values[plan.outputs[f.name]], given) for f in self._program.outputs}
-        return {**{name: values[plan.slots[name]] for name in watch}, **outputs}
+        return {**{name: values[slot] for name, slot in extra.items()}, **outputs}
 
     def _take(self, values: Values, inputs: Mapping[str, Array]) -> list[Array]:
         taken = take(self._program.inputs, inputs)

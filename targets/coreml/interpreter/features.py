@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edgeq.errors import ModelError
-from edgeq.targets.coreml.interpreter.structure import Feature
+from edgeq.targets.coreml.interpreter.structure import Feature, FeatureKind
 
 Message = Any
 
@@ -17,6 +17,16 @@ _ARRAY_DTYPES: Mapping[str, str] = MappingProxyType(
 _CHANNELS: Mapping[str, int] = MappingProxyType({"GRAYSCALE": 1, "GRAYSCALE_FLOAT16": 1, "RGB": 3, "BGR": 3})
 
 
+# Outputs of classifiers: kind and dtype.
+_CLASSIFIER: Mapping[str, tuple[FeatureKind, str]] = MappingProxyType(
+    {
+        "dictionaryType": ("probabilities", "float32"),
+        "int64Type": ("label", "int64"),
+        "stringType": ("label", "string"),
+    }
+)
+
+
 def feature(message: Message) -> Feature:
     """The :class:`Feature` of a ``FeatureDescription``."""
     kind = message.type.WhichOneof("Type")
@@ -24,6 +34,8 @@ def feature(message: Message) -> Feature:
         return _array(message.name, message.type.multiArrayType, message.type.isOptional)
     if kind == "imageType":
         return _image(message.name, message.type.imageType, message.type.isOptional)
+    if kind in _CLASSIFIER:
+        return Feature(message.name, *_CLASSIFIER[kind], ())
     raise ModelError(
         f"The package has {message.name!r} of the kind {kind}, and edgeq reads arrays and images."
     )

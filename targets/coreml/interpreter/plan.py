@@ -9,13 +9,24 @@ import numpy as np
 
 from edgeq.errors import ModelError, TargetError
 from edgeq.targets.coreml.interpreter.rounding import FLOATS, finisher, keeps_values
-from edgeq.targets.coreml.interpreter.steps import CondStep, KernelStep, LoopStep, Nested, Step, Values
+from edgeq.targets.coreml.interpreter.steps import (
+    ClassifyStep,
+    CondStep,
+    KernelStep,
+    LoopStep,
+    Nested,
+    Step,
+    Values,
+)
 from edgeq.targets.coreml.interpreter.structure import Block, Function, Operation, Value
 from edgeq.targets.coreml.interpreter.table import KERNELS
 
 # Parameters that take several values; every other one takes a single value.
 _LISTS = frozenset({"begins", "end_masks", "ends", "loop_vars", "ref_tensors", "values"})
-_CONTROL = frozenset({"cond", "while_loop"})
+# Operations that are more than a function of arrays.
+_STEPS = frozenset({"classify", "cond", "while_loop"})
+# Core ML runs no tensors of a higher rank; weights that are still compressed may have one.
+_HIGHEST_RANK = 5
 
 Scope = dict[str, int]
 
@@ -31,6 +42,7 @@ class Plan:
         self._dtypes: dict[int, str] = {}
         self._constexprs: list[tuple[Operation, Scope, tuple[int, ...]]] = []
         self.slots: Scope = {}  # of all values, those of nested blocks included
+        self.probabilities: Scope = {}  # the tensor that a classifier's output is made of
         scope = {result.name: self._slot(result.name, result.type.dtype) for result in function.inputs}
         self.inputs = dict(scope)
         self.steps = self._block(function.block, scope)
@@ -67,7 +79,7 @@ class Plan:
         if operation.type == "const":
             self._const(operation, scope)
             return None
-        if operation.type not in KERNELS and operation.type not in _CONTROL:
+        if operation.type not in KERNELS and operation.type not in _STEPS:
             raise TargetError(
                 f"The interpreter has no kernel for the operation {operation.name!r} ({operation.type}).",
             )
@@ -80,6 +92,9 @@ class Plan:
             self._constexprs.append((operation, scope, outputs))
             self._known.update(outputs)
             return None
+        self._check_ranks(operation)
+        if operation.type == "classify":
+            return self._classify_step(operation, scope, outputs)
         if nested:
             return self._control_step(operation, known, nested, outputs)
         return self._kernel_step(operation, scope, outputs)
@@ -97,6 +112,23 @@ class Plan:
         scope.update({result.name: slot for result, slot in zip(block.inputs, inputs, strict=True)})
         steps = self._block(block, scope)
         return Nested(inputs, steps, tuple(scope[name] for name in block.outputs))
+
+    def _check_ranks(self, operation: Operation) -> None:
+        for result in operation.outputs:
+            if len(result.type.shape) > _HIGHEST_RANK:
+                raise TargetError(
+                    f"The operation {operation.name!r} ({operation.type}) gives a tensor of rank "
+                    f"{len(result.type.shape)}, and Core ML runs rank {_HIGHEST_RANK} at most."
+                )
+
+    def _classify_step(self, operation: Operation, scope: Scope, outputs: tuple[int, ...]) -> Step:
+        (name,), (classes,) = operation.inputs["probabilities"], operation.inputs["classes"]
+        if not isinstance(name, str) or isinstance(classes, str):
+            raise ModelError(
+                f"The package is not valid: {operation.name!r} (classify) classifies a constant."
+            )
+        self.probabilities[name] = scope[name]
+        return ClassifyStep(scope[name], classes.decode(), outputs)
 
     def _control_step(
         self, operation: Operation, scope: Scope, nested: list[Nested], outputs: tuple[int, ...]

@@ -138,3 +138,19 @@ class LoopStep:
             current = body.run(values, current, kept)
         for slot, value in zip(self._outputs, current, strict=True):
             values[slot] = value
+
+
+class ClassifyStep:
+    """MIL ``classify``: the label of the highest probability, and all probabilities in the labels' order."""
+
+    dead: tuple[int, ...] = ()
+
+    def __init__(self, probabilities: int, classes: Sequence[Any], outputs: tuple[int, ...]) -> None:
+        self._probabilities, self._classes, self._outputs = probabilities, classes, outputs
+
+    def run(self, values: Values, kept: frozenset[int] = frozenset()) -> None:
+        """Compute the outputs."""
+        flat = values[self._probabilities].reshape(-1)
+        label, probabilities = self._outputs
+        values[label] = np.asarray(self._classes[int(flat.argmax())])
+        values[probabilities] = flat

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from edgeq.targets.coreml.interpreter.call import TensorType
 
-FeatureKind = Literal["array", "image"]
+FeatureKind = Literal["array", "image", "label", "probabilities"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Feature:
     ``shape`` is the default shape, ``ranges`` the lowest and highest size of each dimension (None: no upper
     bound), ``shapes`` all allowed shapes when they are enumerated. An image is
     ``[1, channels, height, width]`` with values 0 to 255 in the order of
-    ``color_layout`` (``RGB``, ``BGR``, ``GRAYSCALE`` …).
+    ``color_layout`` (``RGB``, ``BGR``, ``GRAYSCALE`` …). Classifiers give a label and all probabilities.
     """
 
     name: str

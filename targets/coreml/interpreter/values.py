@@ -45,8 +45,10 @@ _MODEL_PATH = "@model_path/"
 
 
 def tensor_type(message: Message, where: str) -> TensorType:
-    """The type of a MIL ``ValueType``; a list is a vector of its elements."""
+    """The type of a MIL ``ValueType``; lists and dictionaries are vectors of their elements."""
     kind = message.WhichOneof("type")
+    if kind == "dictionaryType":
+        return TensorType(tensor_type(message.dictionaryType.valueType, where).dtype, (None,))
     if kind == "listType":
         return TensorType(tensor_type(message.listType.type, where).dtype, (None,))
     if kind != "tensorType":

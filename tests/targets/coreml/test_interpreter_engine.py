@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.half import round_half
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.interpreter.rounding import finisher
+from edgeq.targets.coreml.interpreter.structure import Result
 from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
 from tests.support.mil_cases import Batch, in_function, write
 from tests.support.mil_folded import CASES
@@ -282,6 +284,37 @@ def test_images_are_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(run.run({"x": pixels})["out"], want, atol=1e-3)
     with pytest.raises(TargetError, match="outside 0 to 255"):
         run.run({"x": pixels.astype(np.float32) + 100})
+
+
+def test_classifiers_give_labels_and_probabilities(tmp_path: Path) -> None:
+    mb, ct = builder(), coremltools()
+    labels = ["pear", "apple", "fig", "plum"]
+    run = package(
+        lambda f: [mb.softmax(x=f.inputs["x"], name="probs"), mb.relu(x=f.inputs["x"], name="other")],
+        {"x": mb.placeholder((1, 4))},
+        tmp_path / "m.mlpackage",
+        classifier_config=ct.ClassifierConfig(labels, "fruit", predicted_probabilities_output="probs"),
+    )
+    x = np.array([[0.5, -1.0, 3.0, 1.0]], np.float32)
+    found = run.run({"x": x})
+    powers = np.exp(x)
+    assert set(found) == {"fruit", "fruit_probs", "other", "probs"}
+    assert found["fruit"].item() == "fig"
+    np.testing.assert_allclose(found["probs"], powers / powers.sum(), rtol=1e-6)
+    np.testing.assert_array_equal(found["fruit_probs"], found["probs"][0])
+
+
+def test_ranks_that_core_ml_cannot_run_are_refused(tmp_path: Path) -> None:
+    """coremltools refuses to write them: the program is changed after reading."""
+    mb = builder()
+    path = tmp_path / "m.mlpackage"
+    package(lambda f: [mb.relu(x=f.inputs["x"], name="y")], {"x": mb.placeholder((2, 2))}, path)
+    program = read_package(path)
+    block = program.main.block
+    relu = replace(block.operations[0], outputs=(Result("y", TensorType("float32", (1, 1, 1, 1, 2, 2))),))
+    function = replace(program.main, block=replace(block, operations=(relu,)))
+    with pytest.raises(TargetError, match=r"'y' \(relu\) gives a tensor of rank 6, and Core ML runs rank 5"):
+        Interpreter(replace(program, functions={"main": function}))
 
 
 def test_operations_without_a_kernel_are_named(tmp_path: Path) -> None:
