@@ -11,11 +11,15 @@ from edgeq.targets.coreml.ops.dimensions import (
     Size,
     elements,
     larger,
+    plus,
     quotient,
     same,
+    size_of,
     sizes_of,
+    times,
     vector_of,
 )
+from edgeq.targets.coreml.ops.slicing import Window, windowed
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -39,34 +43,31 @@ def split(node: OnnxNode) -> list[Var | None]:
     """Split into given sizes, or into equal parts of which the last may be smaller."""
     x = movable(node)
     axis = normalized_axis(node, node.attribute("axis", 0), x.rank)
-    sizes = _split_sizes(node, node.shape(0)[axis])
-    mb = builder()
-    if sizes is None:
-        parts = mb.split(x=x, num_splits=node.output_count, axis=axis)
-    elif len(sizes) == 1:
+    size = size_of(x, axis)
+    count = node.attribute("num_outputs", node.output_count)
+    if count == 1:
         return [x]
-    else:
-        parts = mb.split(x=x, split_sizes=sizes, axis=axis)
-    return list(parts)
-
-
-def _split_sizes(node: OnnxNode, size: int | None) -> list[int] | None:
-    """The sizes of the parts; None for equal parts of a dynamic dimension."""
-    if node.has_input(1):
-        return _checked_sizes(node, [int(s) for s in node.known(1, "split sizes")])
-    if node.has_attribute("split"):
-        return _checked_sizes(node, list(node.attribute("split")))
-    if size is not None:
-        return _checked_sizes(node, _chunks(size, node.attribute("num_outputs", node.output_count)))
-    if node.attribute("num_outputs") is not None and node.output_count > 1:
-        node.refuse("it splits a dynamic dimension into parts that may be unequal", "Give Split its sizes.")
-    return None if node.output_count > 1 else [-1]
-
-
-def _checked_sizes(node: OnnxNode, sizes: list[int]) -> list[int]:
+    sizes = _split_sizes(node) or (_chunks(size, count) if isinstance(size, int) else None)
+    if sizes is None:
+        return [windowed(x, [part]) for part in _parts(size, count, axis)]
     if min(sizes) <= 0:
         node.refuse("one of its parts is empty, and Core ML has no empty tensors")
-    return sizes
+    return list(builder().split(x=x, split_sizes=sizes, axis=axis))
+
+
+def _split_sizes(node: OnnxNode) -> list[int] | None:
+    """The sizes of the parts, an attribute until opset 12 and an input since; None when left out."""
+    if node.has_input(1):
+        return [int(size) for size in node.known(1, "split sizes")]
+    sizes = node.attribute("split")
+    return None if sizes is None else list(sizes)
+
+
+def _parts(size: Size, count: int, axis: int) -> list[Window]:
+    """Equal parts of a size that is only known at run time."""
+    chunk = quotient(plus(size, count - 1), count)
+    ends = [times(chunk, part + 1) for part in range(count - 1)]
+    return [Window(axis, begin, end, 1) for begin, end in zip([None, *ends], [*ends, None], strict=True)]
 
 
 def _chunks(size: int, count: int) -> list[int]:

@@ -187,6 +187,19 @@ def test_scatters(ios: int, computed: bool, tmp_path: Path) -> None:
     run_ops(ops, inputs, tmp_path, constants={} if computed else every, ios=ios).check(rtol=1e-5, atol=1e-6)
 
 
+def test_models_in_float16(tmp_path: Path) -> None:
+    inputs = {"x": DATA["x"].astype(np.float16), "u": updates("x", "tuples2").astype(np.float16)}
+    fill = onnx.numpy_helper.from_array(np.array([0.5], np.float16))
+    ops = [Op(op_type, ["x", index], a) for op_type, index, a in GATHERS]
+    ops += [Op("ScatterND", ["x", "tuples2", "u"])]  # ONNX Runtime reduces float32 only
+    ops += [Op("Trilu", ["x"], {"upper": u}) for u in (0, 1)]
+    ops += [Op("Pad", ["x", "pads"], {"mode": mode}) for mode in ("constant", "edge", "wrap")]
+    ops += [Op("Pad", ["x", "pads", "value"]), Op("ConstantOfShape", ["size"], {"value": fill})]
+    inputs["size"] = i64(2, 3)
+    constants = {**INDICES, "pads": i64(0, 1, 0, 2, 0, 1), "value": np.array(7.5, np.float16)}
+    run_ops(ops, inputs, tmp_path, constants=constants).check(rtol=0, atol=0)
+
+
 # --- generated tensors ------------------------------------------------------------------------------------
 
 
