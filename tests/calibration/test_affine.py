@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgeq.calibration.affine import SMALLEST_SCALE, Range, integer_limits, quant_params
+from edgeq.calibration.affine import SMALLEST_SCALE, Range, exact_scales, integer_limits, quant_params
 from edgeq.errors import InternalError
 from tests.support.calibration_models import model_bytes
 
@@ -81,3 +81,28 @@ def test_onnx_runtime_rounds_to_these_params() -> None:
     (y,) = session.run(None, {"x": np.float32([span.low, 0, span.high])})
     assert y[1] == 0
     np.testing.assert_allclose(y, [span.low, 0, span.high], atol=float(scale) / 2 * 1.001)
+
+
+SMALLEST_HALF = 2.0**-14
+
+
+@given(st.floats(-1e4, 0), st.floats(0, 1e4), st.booleans())
+def test_float16_scales_are_exact_and_cover_the_range(low: float, high: float, symmetric: bool) -> None:
+    span = Range(low, high)
+    scale, zero = quant_params(span, "int8", symmetric, "float16")
+    assert np.float32(np.float16(scale)) == scale
+    assert scale >= SMALLEST_HALF
+    wanted, _ = quant_params(span, "int8", symmetric)
+    if wanted > SMALLEST_HALF:
+        assert wanted <= scale <= wanted * 1.001
+    lowest, highest = integer_limits("int8", symmetric)
+    assert (highest - zero) * float(scale) >= high - 0.51 * float(scale)
+    assert (lowest - zero) * float(scale) <= low + 0.51 * float(scale)
+
+
+def test_exact_scales_are_the_nearest_normal_numbers() -> None:
+    given_scales = np.array([1e-9, 3e-5, 0.1, -0.1, 1e9], np.float32)
+    got = exact_scales(given_scales, "float16")
+    expected = [SMALLEST_HALF, SMALLEST_HALF, np.float16(0.1), np.float16(-0.1), 65504]
+    np.testing.assert_array_equal(got, np.array(expected, np.float32))
+    np.testing.assert_array_equal(exact_scales(given_scales, "float32"), given_scales)

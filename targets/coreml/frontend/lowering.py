@@ -11,8 +11,15 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.errors import TargetError
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var, int32
-from edgeq.targets.coreml.toolkit import builder
+from edgeq.targets.coreml.toolkit import builder, mil_types
 
+_ONNX_TYPES = {
+    "fp32": ir.DataType.FLOAT,
+    "fp16": ir.DataType.FLOAT16,
+    "bool": ir.DataType.BOOL,
+    "int8": ir.DataType.INT8,
+    "uint8": ir.DataType.UINT8,
+}
 _TO_INT32 = (ir.DataType.INT64, ir.DataType.INT32)
 
 
@@ -65,6 +72,10 @@ class Lowering:
         found = self._constants.get(value)
         if found is not None:
             return ir.DataType.from_numpy(found.dtype)
+        variable = self._variables.get(value)
+        # int32 stands for int64 too: only the other types of MIL tell the ONNX type
+        if variable is not None and (known := _ONNX_TYPES.get(mil_type_name(variable))) is not None:
+            return known
         raise TargetError(f"Core ML: the dtype of the value {value.name!r} is unknown.")
 
     def shape(self, value: ir.Value) -> tuple[int | None, ...]:
@@ -92,6 +103,11 @@ class Lowering:
         result.name = name
         if len(result.op.outputs) == 1:
             result.op.name = name
+
+
+def mil_type_name(variable: Var) -> str:
+    """The element type of a MIL variable in MIL's words: ``fp32``, ``int8`` …"""
+    return str(mil_types().builtin_to_string(variable.dtype))
 
 
 def known_dimension(dimension: Any) -> int | None:

@@ -403,3 +403,33 @@ def test_convolutions_of_all_kinds_have_a_scale_per_channel(tmp_path: Path, kind
     np.testing.assert_allclose(got, run(result.model, inputs, optimize=False)[0], atol=1e-4)
     assert sqnr(run(model, inputs)[0], got) > 30
     assert contents.weights["int8"].tensors == 1
+
+
+@pytest.mark.parametrize(("scheme", "ios", "kind"), [
+    ("int8-weight", 17, "int8"), ("int8-weight", 18, "int8"), ("int4-weight", 18, "int4"),
+])  # fmt: skip
+def test_a_table_that_is_also_the_output_layer_is_stored_once(
+    tmp_path: Path, scheme: str, ios: int, kind: str
+) -> None:
+    nodes: list[Node] = [
+        ("Gather", ["table", "ids"], ["e"], {}),
+        ("Tanh", ["e"], ["t"], {}),
+        ("Transpose", ["table"], ["turned"], {"perm": [1, 0]}),
+        ("MatMul", ["t", "turned"], ["y"], {}),
+    ]
+    model = graph(nodes, {"ids": [2, 7]}, ["y"], {"table": normal(200, 64, seed=1)}, types={"ids": 7})
+    result = compiled(model, scheme)
+    got, contents = packaged(result.model, IDS, tmp_path, ios=ios)
+    np.testing.assert_allclose(got, run(result.model, IDS, optimize=False)[0], atol=1e-4)
+    assert contents.weights[kind].tensors == 1
+    assert "transpose" not in contents.operations
+
+
+def test_a_bias_that_is_no_vector_is_added_after_the_layer(tmp_path: Path) -> None:
+    nodes: list[Node] = [("Gemm", ["x", "w", "c"], ["y"], {"beta": 0.5})]
+    model = graph(nodes, {"x": ["n", 64]}, ["y"], {"w": normal(64, 32), "c": normal(4, 32, seed=1)})
+    result = compiled(model, "int4-weight")
+    inputs = {"x": normal(4, 64, seed=2)}
+    got, contents = packaged(result.model, inputs, tmp_path)
+    np.testing.assert_allclose(got, run(result.model, inputs, optimize=False)[0], atol=1e-4)
+    assert contents.weights["int4"].tensors == 1
