@@ -19,7 +19,11 @@ from edgeq.targets.coreml.ops.attention_core import (
     split_heads,
 )
 from edgeq.targets.coreml.ops.attention_masks import Mask, Operand, both, combine, counting, padded_to, window
-from edgeq.targets.coreml.ops.attention_microsoft import group_query_attention, multi_head_attention
+from edgeq.targets.coreml.ops.attention_microsoft import (
+    group_query_attention,
+    multi_head_attention,
+    packed_attention,
+)
 from edgeq.targets.coreml.ops.attention_rotary import microsoft_rotary_embedding, rotary_embedding
 from edgeq.targets.coreml.ops.tensors import reshape, scalar, size
 from edgeq.targets.coreml.toolkit import builder
@@ -158,6 +162,7 @@ def _offset(node: OnnxNode, lengths: Operand | None, queries: int | Var) -> Oper
 HANDLERS: dict[str, Handler] = {
     "Attention": attention,
     "RotaryEmbedding": rotary_embedding,
+    "com.microsoft.Attention": packed_attention,
     "com.microsoft.GroupQueryAttention": group_query_attention,
     "com.microsoft.MultiHeadAttention": multi_head_attention,
     "com.microsoft.RotaryEmbedding": microsoft_rotary_embedding,

@@ -1,4 +1,4 @@
-"""ONNX Runtime's attention ops: MultiHeadAttention and GroupQueryAttention (com.microsoft)."""
+"""ONNX Runtime's attention ops: Attention, MultiHeadAttention and GroupQueryAttention (com.microsoft)."""
 
 from __future__ import annotations
 
@@ -47,10 +47,44 @@ def multi_head_attention(node: OnnxNode) -> list[Var | None]:
     allowed = None
     if node.attribute("unidirectional", 0):
         allowed = window(size(query, 2), size(key, 2), _vector(past))
-    mask = Mask(allowed, _bias(node), full_rows=True)
+    mask = Mask(allowed, _bias(node, mask=4, bias=5), full_rows=True)
     formula = Formula(_scale(node, query))
     attended = attend(query, key, value, mask, formula, ios=node.lowering.ios)
     return [join_heads(attended.output), key, value]
+
+
+def packed_attention(node: OnnxNode) -> Var:
+    """Attention (com.microsoft): one projection to query, key and value, then multi-head attention."""
+    node.require_float(0, 1)
+    for name in ("do_rotary", "past_present_share_buffer", "rotary_embedding_dim"):
+        if node.attribute(name, 0):
+            node.refuse(f"{name}={node.attribute(name)} is not supported")
+    if node.wants(1):
+        node.refuse("its output present is not supported")
+    heads = node.attribute("num_heads")
+    query, key, value = [split_heads(part, heads) for part in _projected(node)]
+    allowed = None
+    if node.attribute("unidirectional", 0):
+        allowed = window(size(query, 2), size(key, 2), _vector(0))
+    mask = Mask(allowed, _bias(node, mask=3, bias=5), full_rows=True)
+    formula = Formula(_scale(node, query))
+    return join_heads(attend(query, key, value, mask, formula, ios=node.lowering.ios).output)
+
+
+def _projected(node: OnnxNode) -> list[Var]:
+    """Query, key and value [batch, sequence, hidden]; qkv_hidden_sizes says how wide each is."""
+    mb, width = builder(), node.shape(1)[1]
+    if width is None:
+        node.refuse("its weight has a dynamic size")
+    weight = node.constant(1)
+    if weight is None:
+        projected = mb.matmul(x=node.input(0), y=node.input(1))
+    else:
+        projected = mb.linear(x=node.input(0), weight=np.ascontiguousarray(weight.T))
+    if node.has_input(2):
+        projected = mb.add(x=projected, y=node.input(2))
+    widths = node.attribute("qkv_hidden_sizes") or [width // 3] * 3
+    return list(mb.split(x=projected, split_sizes=widths, axis=2))
 
 
 def _biased(node: OnnxNode) -> list[Var]:
@@ -70,20 +104,21 @@ def _biased(node: OnnxNode) -> list[Var]:
     return parts
 
 
-def _bias(node: OnnxNode) -> Var | None:
-    """attention_bias plus mask_filter_value where key_padding_mask is not positive."""
-    mb, bias = builder(), node.optional(5)
+def _bias(node: OnnxNode, mask: int, bias: int) -> Var | None:
+    """The input ``bias`` plus mask_filter_value where the input ``mask`` (0 for padding) is not positive."""
+    mb, given = builder(), node.optional(bias)
     filtered = node.attribute("mask_filter_value", _MASK_FILTER)
-    if not node.has_input(4):
-        return bias
-    if node.rank(4) not in (2, 3):
-        node.refuse(f"key_padding_mask of rank {node.rank(4)}, and 2 and 3 are supported")
-    node.require_dtype((ir.DataType.INT32,), 4)
-    mask = node.input(4)
-    zeros = mb.fill(shape=mb.shape(x=mask), value=scalar(node.input(0), 0.0))
-    padding = mb.select(cond=mb.greater(x=mask, y=np.int32(0)), a=zeros, b=scalar(zeros, filtered))
-    spread = mb.expand_dims(x=padding, axes=[1, 2] if mask.rank == 2 else [1])
-    return spread if bias is None else mb.add(x=bias, y=spread)
+    if not node.has_input(mask):
+        return given
+    rank = node.rank(mask)
+    if rank not in (2, 3):
+        node.refuse(f"a padding mask of rank {rank}, and 2 and 3 are supported")
+    node.require_dtype((ir.DataType.INT32,), mask)
+    keep = node.input(mask)
+    zeros = mb.fill(shape=mb.shape(x=keep), value=scalar(node.input(0), 0.0))
+    padding = mb.select(cond=mb.greater(x=keep, y=np.int32(0)), a=zeros, b=scalar(zeros, filtered))
+    spread = mb.expand_dims(x=padding, axes=[1, 2] if rank == 2 else [1])
+    return spread if given is None else mb.add(x=given, y=spread)
 
 
 def _scale(node: OnnxNode, query: Var) -> float:

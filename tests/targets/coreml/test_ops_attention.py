@@ -199,6 +199,24 @@ def test_multi_head_attention(tmp_path: Path, ios: int) -> None:
 
 
 @TARGETS
+def test_attention_with_its_projection(tmp_path: Path, ios: int) -> None:
+    inputs = {"x": floats(B, S, 12), "m": np.int32([[1, 1, 0], [1, 0, 1]]), "bias": floats(B, H, S, S)}
+    inputs["computed"] = floats(12, 3 * H * D, seed=4) / 4
+    constants = {"w": floats(12, 3 * H * D) / 4, "b": floats(3 * H * D)}
+    constants |= {"uneven": floats(12, H * (2 * D + E)) / 4, "c": floats(H * (2 * D + E))}
+    heads, packed = {"num_heads": H}, "com.microsoft.Attention"
+    sizes = {**heads, "qkv_hidden_sizes": [H * D, H * D, H * E]}
+    ops = [
+        Op(packed, ["x", "w", "b"], heads),
+        Op(packed, ["x", "computed", "b"], {**heads, "scale": 0.3}),
+        Op(packed, ["x", "uneven", "c", "m"], sizes),
+        Op(packed, ["x", "w", "b", "m"], {**heads, "unidirectional": 1}),
+        Op(packed, ["x", "w", "b", "m", "", "bias"], {**heads, "mask_filter_value": -2.5}),
+    ]
+    run_ops(ops, inputs, tmp_path, constants=constants, ios=ios).check(**CLOSE)
+
+
+@TARGETS
 def test_group_query_attention_of_a_prompt(tmp_path: Path, ios: int) -> None:
     width, length = 16, 4
     given = [floats(B, length, heads * width, seed=seed) for seed, heads in enumerate((H, K, K))]
@@ -324,7 +342,7 @@ REFUSED = [
     (Op("Attention", ["q", "odd", "odd"]), "4 query heads on 3 key heads"),
     (Op("Attention", ["q", "k", "v", "", "pk", "pv", "n"]), "nonpad_kv_seqlen together with past_key"),
     (Op(MHA, ["packed"], {"num_heads": H}), "packed"),
-    (Op(MHA, ["f", "f", "f", "", "n32"], {"num_heads": H}), "key_padding_mask of rank 1"),
+    (Op(MHA, ["f", "f", "f", "", "n32"], {"num_heads": H}), "a padding mask of rank 1"),
     (Op(GQA, ["f", "f", "f", "", "", "n32", "t"], {**GQA_HEADS, "smooth_softmax": 1}), "smooth_softmax=1"),
     (Op(ROTARY, ["f", "p", "c", "c"], {"scale": 2.0}), "scale is not 1"),
     (Op(ROTARY, ["f", "p", "c", "c"], {"is_packed_batching": 1}), "is_packed_batching"),
