@@ -60,6 +60,8 @@ _BILINEAR = {
 # coordinates that MIL calls UNALIGN_CORNERS, whatever the sizes are
 _CENTRED = ("half_pixel", "half_pixel_symmetric")
 _RESIZE_SINCE = 17
+_IMAGE_RANK = 4
+_IMAGE_RANKS = (3, _IMAGE_RANK)
 
 
 def resize(node: OnnxNode) -> Var:
@@ -94,9 +96,10 @@ def _nearest(node: OnnxNode, plan: Plan, rounding: str, *, antialias: bool) -> V
         node.refuse(f"nearest_mode={rounding}")
     mb, x = builder(), node.input(0)
     factors = _repeats(node, plan, rounding)
-    if factors is not None and node.dtype(0) in FLOATS and node.rank(0) >= 3:
-        return mb.upsample_nearest_neighbor(
-            x=x, scale_factor_height=factors[0], scale_factor_width=factors[1]
+    if factors is not None and node.dtype(0) in FLOATS and x.rank in _IMAGE_RANKS:
+        height, width = factors
+        return _on_images(
+            "upsample_nearest_neighbor", x, scale_factor_height=height, scale_factor_width=width
         )
     for axis, sampling in plan.axes.items():
         if not isinstance(sampling, Sampling):
@@ -194,15 +197,14 @@ def _product(x: Var, axis: int, weights: Array) -> Var:
 def _bilinear(node: OnnxNode, plan: Plan, x: Var) -> tuple[Var, dict[int, Any]]:
     """The last two axes by MIL ``resize_bilinear`` where it samples there; and the axes that are left."""
     last = (x.rank - 2, x.rank - 1)
-    if x.rank < 3 or not any(axis in plan.axes for axis in last):
+    if x.rank not in _IMAGE_RANKS or not any(axis in plan.axes for axis in last):
         return x, dict(plan.axes)
     axes = [plan.axes.get(axis) or _unchanged(node.shape(0)[axis]) for axis in last]
     for sampling_mode in _SAMPLING_MODES:
         if all(isinstance(axis, Sampling) and _samples(plan, axis, sampling_mode) for axis in axes):
             height, width = (axis.output for axis in axes if isinstance(axis, Sampling))
-            resized = builder().resize_bilinear(
-                x=x, target_size_height=height, target_size_width=width, sampling_mode=sampling_mode
-            )
+            sizes = {"target_size_height": height, "target_size_width": width}
+            resized = _on_images("resize_bilinear", x, sampling_mode=sampling_mode, **sizes)
             return resized, {axis: s for axis, s in plan.axes.items() if axis not in last}
     return x, dict(plan.axes)
 
@@ -223,12 +225,13 @@ def _upsampled(node: OnnxNode, plan: Plan, x: Var, *, smooth: bool) -> Var:
     """Dynamic axes by MIL ``upsample_bilinear``, which knows their sizes at run time."""
     factors = [_factor(plan.axes.get(axis)) for axis in (x.rank - 2, x.rank - 1)]
     align = _BILINEAR.get(plan.mode)
-    elsewhere = any(axis < x.rank - 2 for axis in plan.axes)
+    known = smooth and align is not None and None not in factors and x.rank in _IMAGE_RANKS
     # an aligned axis of factor 1 may have size 1: 0/0
-    if not smooth or align is None or elsewhere or x.rank < 3 or None in factors or (align and 1 in factors):
+    if not known or any(axis < x.rank - 2 for axis in plan.axes) or (align and 1 in factors):
         node.refuse(f"{plan.mode} on a dynamic axis", "Fix the input's size.")
-    return builder().upsample_bilinear(
-        x=x, scale_factor_height=factors[0], scale_factor_width=factors[1], align_corners=align
+    height, width = factors
+    return _on_images(
+        "upsample_bilinear", x, scale_factor_height=height, scale_factor_width=width, align_corners=align
     )
 
 
@@ -246,23 +249,27 @@ def _factor(axis: Axis | None) -> int | None:
 def _resized(node: OnnxNode, plan: Plan, x: Var, *, smooth: bool) -> Var:
     """Sizes of the last two axes that the model computes, or that it gives to axes of unknown size."""
     last = (x.rank - 2, x.rank - 1)
-    if plan.mode not in _CENTRED or not smooth or plan.given[-2:] != last or not set(plan.axes) <= set(last):
+    known = plan.mode in _CENTRED and smooth and x.rank in _IMAGE_RANKS
+    if not known or plan.given[-2:] != last or not set(plan.axes) <= set(last):
         node.refuse(f"{plan.mode} to sizes known at run time only", "Fix the input's size, or give scales.")
-    outputs = [_output(node, plan, axis) for axis in last]
-    mb, sampling_mode = builder(), "UNALIGN_CORNERS"
-    if None not in outputs:
-        return mb.resize_bilinear(
-            x=x, target_size_height=outputs[0], target_size_width=outputs[1], sampling_mode=sampling_mode
+    height, width = (_output(node, plan, axis) for axis in last)
+    sampling = {"sampling_mode": "UNALIGN_CORNERS"}
+    if height is not None and width is not None:
+        return _on_images(
+            "resize_bilinear", x, target_size_height=height, target_size_width=width, **sampling
         )
     if node.lowering.ios < _RESIZE_SINCE:
         node.refuse(f"sizes known at run time only, before iOS {_RESIZE_SINCE}", "Target a newer iOS.")
-    return mb.resize(
-        x=x,
-        shape=node.input(3),
-        resized_dims=np.uint32(2),
-        interpolation_mode="LINEAR",
-        sampling_mode=sampling_mode,
-    )
+    sizes = {"shape": node.input(3), "resized_dims": np.uint32(2)}
+    return _on_images("resize", x, interpolation_mode="LINEAR", **sizes, **sampling)
+
+
+def _on_images(op: str, x: Var, **arguments: Any) -> Var:
+    """MIL's ``op`` on rank 4, the only one that coremltools' own converters give to it."""
+    mb = builder()
+    if x.rank == _IMAGE_RANK:
+        return getattr(mb, op)(x=x, **arguments)
+    return mb.squeeze(x=getattr(mb, op)(x=mb.expand_dims(x=x, axes=[0]), **arguments), axes=[0])
 
 
 def _output(node: OnnxNode, plan: Plan, axis: int) -> int | None:

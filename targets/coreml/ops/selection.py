@@ -27,6 +27,7 @@ def arg_min(node: OnnxNode) -> Var:
 
 
 def _position(node: OnnxNode, extreme: str) -> Var:
+    """Floats by MIL's own op: equal ones are rare, and MIL's value inference takes the first as ONNX does."""
     node.require_dtype(NUMBERS, 0)
     axis = _axis(node, 0)
     keep, last = bool(node.attribute("keepdims", 1)), bool(node.attribute("select_last_index", 0))
