@@ -40,7 +40,7 @@ def make_plan(model: Model, capabilities: Capabilities, recipe: Recipe) -> Plan:
     )
     plan = Plan()
     for node in graph.all_nodes():
-        plan.nodes[node.name or ""] = _node_plan(node, islands, reasons, wishes)
+        plan.nodes[node.name or ""] = _node_plan(node, islands, reasons, wishes, capabilities.int8_form)
     plan_tensors(plan, islands, capabilities)
     return plan
 
@@ -73,11 +73,15 @@ def _why_not(node: ir.Node, capabilities: Capabilities, wishes: _Wishes) -> str 
 
 
 def _node_plan(
-    node: ir.Node, islands: Islands, reasons: Mapping[ir.Node, str | None], wishes: _Wishes
+    node: ir.Node,
+    islands: Islands,
+    reasons: Mapping[ir.Node, str | None],
+    wishes: _Wishes,
+    int8_form: str,
 ) -> NodePlan:
     name, wish = node.name or "", _wish(wishes, node)
     if islands.is_int8(node):
-        return NodePlan(name, node.op_type, "int8", _why_int8(node, islands), asked=True)
+        return NodePlan(name, node.op_type, "int8", _why_int8(node, islands, int8_form), asked=True)
     if node not in reasons:
         return NodePlan(name, node.op_type, "fp32", "it is inside a control-flow body", _asked(node, wish))
     reason = reasons[node] or islands.dropped[node]
@@ -90,7 +94,7 @@ def _asked(node: ir.Node, wish: Precision | None) -> bool:
     return wish == "int8" or (wish is None and node.op_type in ARITHMETIC)
 
 
-def _why_int8(node: ir.Node, islands: Islands) -> str:
+def _why_int8(node: ir.Node, islands: Islands, form: str) -> str:
     rule = islands.rule(node)
     if is_lookup(node):
         return "its table is stored in INT8, the rows it reads are widened"
@@ -100,5 +104,5 @@ def _why_int8(node: ir.Node, islands: Islands) -> str:
         return "moves INT8 values; its output has the range of its input"
     kernel = f" ({rule.note})" if rule.note else ""
     if rule.float_output and not islands.writes_int8(node):
-        return f"INT8 kernel{kernel} with a float result for its consumers"
-    return f"INT8 kernel{kernel}"
+        return f"{form}{kernel} with a float result for its consumers"
+    return f"{form}{kernel}"

@@ -74,6 +74,7 @@ class Capabilities:
     it is not range or accuracy. ``float_reasons``: op type → why the
     target leaves it in float (shown in the report).
 
+    ``int8_form``: what a node that is planned in INT8 has, in words.
     ``unsigned_positive``: symmetric activations that are never negative are uint8 with the zero point 0.
     ``scheme_reasons``: scheme that it has not → why, and what to take instead. ``unused_options``: field of
     the recipe that would do nothing here → why.
@@ -95,6 +96,7 @@ class Capabilities:
     activation_dtype: Literal["uint8", "int8"] = "uint8"
     symmetric_activations: bool = False
     unsigned_positive: bool = False
+    int8_form: str = "INT8 kernel"
     int8_static: Mapping[str, OpRule] = field(default_factory=dict)
     int8_dynamic: frozenset[str] = frozenset()
     weight_only: frozenset[str] = frozenset()

@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 from edgeq.targets.base import Capabilities, OpRule
 
-_JOIN = OpRule(activations=(0,), role="join", float_output=True, note="values from INT8, result to INT8")
+_JOIN = OpRule(activations=(0,), role="join", float_output=True, note="pool")
 _ABSORB = OpRule(activations=(0,), role="absorb", note="computed before the result is rounded to INT8")
 
 _INT8_STATIC = {
     "Conv": OpRule(
-        activations=(0,), weights={1: 0}, bias=2, float_output=True, joined=True, note="conv in W8A8"
+        activations=(0,), weights={1: 0}, bias=2, float_output=True, joined=True, note="conv, W8A8"
     ),
     "ConvTranspose": OpRule(
         activations=(0,),
@@ -25,7 +25,7 @@ _INT8_STATIC = {
         bias=2,
         float_output=True,
         joined=True,
-        note="conv_transpose in W8A8",
+        note="conv_transpose, W8A8",
     ),
     "Gemm": OpRule(
         activations=(0,),
@@ -33,11 +33,13 @@ _INT8_STATIC = {
         bias=2,
         float_output=True,
         transposed_by="transB",
-        note="linear in W8A8",
+        note="linear, W8A8",
     ),
-    "MatMul": OpRule(activations=(0, 1), weights={1: -1}, float_output=True, note="matmul in W8A8"),
-    "Gather": OpRule(activations=(0,), weights={0: 0}, role="lookup", note="gather of an INT8 table"),
-    "Add": OpRule(activations=(0, 1), role="join", float_output=True, joined=True, note="add of INT8 values"),
+    "MatMul": OpRule(activations=(0, 1), weights={1: -1}, float_output=True, note="matmul, W8A8"),
+    "Gather": OpRule(
+        activations=(0,), weights={0: 0}, role="lookup", note="gather of a table that is stored in INT8"
+    ),
+    "Add": OpRule(activations=(0, 1), role="join", float_output=True, joined=True, note="add"),
     "AveragePool": _JOIN,
     "GlobalAveragePool": _JOIN,
     "MaxPool": OpRule(
@@ -59,11 +61,15 @@ _INT8_STATIC = {
 _ONLY_MOVES = "values pass it in float: rounding before and after it would be work without gain"
 _NORMALIZED = "normalization is computed in float: statistics need its range"
 _RECURRENT = "recurrent state loses accuracy in static INT8"
+_NO_PATTERN = "only convolutions, matrix products, additions and pools have an INT8 form"
 _FLOAT_REASONS = {
     "LSTM": _RECURRENT,
     "GRU": _RECURRENT,
     "RNN": _RECURRENT,
-    "Einsum": "only convolutions and matrix products have an INT8 form",
+    "Einsum": _NO_PATTERN,
+    "Mul": _NO_PATTERN,
+    "Sub": _NO_PATTERN,
+    "Div": _NO_PATTERN,
     "Attention": "the fused attention computes in float",
     "MultiHeadAttention": "the fused attention computes in float",
     "LayerNormalization": _NORMALIZED,
@@ -107,6 +113,7 @@ CAPABILITIES = Capabilities(
     activation_dtype="int8",
     symmetric_activations=True,
     unsigned_positive=True,
+    int8_form="INT8 inputs",
     int8_static=MappingProxyType(_INT8_STATIC),
     weight_only=frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"}),
     block_sizes=(16, 32, 64, 128, 256),
