@@ -11,6 +11,7 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.interpreter.call import Call, Kernel
 from edgeq.targets.coreml.interpreter.kernels.depthwise import depthwise
+from edgeq.targets.coreml.interpreter.kernels.product import products
 from edgeq.targets.coreml.interpreter.kernels.window import (
     Axis,
     axes_of,
@@ -73,12 +74,14 @@ def _multiply(matrix: Array, columns: Array, result: Array, groups: int) -> None
     """Set result [n, o, *d] to matrix [groups, o / groups, k] @ columns [n, groups * k, *d]."""
     count, places = len(result), prod(result.shape[2:])
     source = columns.reshape(count, groups, matrix.shape[2], places)
-    if places >= _FEW_COLUMNS or count == 1 or groups > 1:
-        np.matmul(matrix, source, out=result.reshape(count, groups, matrix.shape[1], places))
+    target = result.reshape(count, groups, matrix.shape[1], places)
+    if places >= _FEW_COLUMNS or count == 1:
+        products(matrix, source, target)
         return
-    rows = source[:, 0].transpose(0, 2, 1).reshape(count * places, -1)
-    product = (rows @ matrix[0].T).reshape(count, places, -1)
-    result[...] = product.transpose(0, 2, 1).reshape(result.shape)
+    merged = source.transpose(1, 2, 0, 3).reshape(1, groups, matrix.shape[2], count * places)
+    together = np.empty((1, groups, matrix.shape[1], count * places), result.dtype)
+    products(matrix, merged, together, places)
+    target[...] = together.reshape(groups, matrix.shape[1], count, places).transpose(2, 0, 1, 3)
 
 
 def _add_bias(result: Array, bias: Array | None) -> Array:
