@@ -182,10 +182,11 @@ def _pads_for_shape(
             if size is None:
                 node.refuse("output_shape with a dynamic spatial size", _DYNAMIC_FIX)
             total += size * stride - wanted[axis]
-        if total < 0:
+        # up to one stride more than the kernels reach belongs to the same input size, as output_padding does
+        if total < 0 and (wanted is None or total <= -stride):
             node.refuse("its output is asked to be larger than strides, kernel and output_padding make it")
-        before, after = _halves(total, upper=mode == "SAME_UPPER")
-        pads.append((before, after - extra[axis]))
+        before, after = _halves(max(0, total), upper=mode == "SAME_UPPER")
+        pads.append((before, after - extra[axis] + min(0, total)))
     return pads
 
 

@@ -64,6 +64,7 @@ def transposed_ops(dims: int) -> list[Op]:
         {"strides": [3] * dims, "output_padding": [2, 1, 1][:dims], "pads": PADS[dims]},
         {"strides": [2] * dims, "output_shape": [2 * size for size in SPATIAL[dims]]},
         {"strides": [2] * dims, "output_shape": [2 * size - 1 for size in SPATIAL[dims]]},
+        {"strides": [3] * dims, "output_shape": [3 * size + 1 for size in SPATIAL[dims]]},
         {"strides": [1] * dims, "output_shape": [size + 1 for size in SPATIAL[dims]]},
         {"strides": [3] * dims, "output_padding": [2] * dims, "output_shape": [3 * n for n in SPATIAL[dims]]},
         *(
