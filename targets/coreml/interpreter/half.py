@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from numba import njit
 
 from edgeq.calibration.types import Array
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _compiled(function: _F) -> _F:
-    return cast(_F, njit(cache=True, nogil=True)(function))
+from edgeq.targets.coreml.interpreter.compiled import compiled
 
 
-@_compiled
+@compiled
 def _rounded(value: Any) -> Any:
     """``value`` rounded to 11 significant bits, half to even (IEEE 754 binary16)."""
     bits = np.float32(value).view(np.int32)
@@ -33,13 +27,13 @@ def _rounded(value: Any) -> Any:
     return np.int32(found | (bits & np.int32(-0x80000000))).view(np.float32)
 
 
-@_compiled
+@compiled
 def _round_in_place(values: Any) -> None:
     for i in range(values.size):
         values[i] = _rounded(values[i])
 
 
-@_compiled
+@compiled
 def _round_into(values: Any, out: Any) -> None:
     for i in range(values.size):
         out[i] = _rounded(values[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -278,3 +279,15 @@ def test_boolean_data_moves_like_numbers() -> None:
     x = bools(3, 4)
     np.testing.assert_array_equal(kernel("band_part", x=x, lower=0, upper=-1), np.triu(x))
     assert kernel("gather", x=x, indices=np.array([2], np.int32)).dtype == bool
+
+
+def test_erf_is_exact_to_two_units_in_the_last_place() -> None:
+    sweep = [np.linspace(-5, 5, 40001), np.geomspace(1e-38, 1e38, 2001), [0.0, -0.0, np.inf, -np.inf, np.nan]]
+    x = np.concatenate(sweep).astype(np.float32)
+    want = np.array([math.erf(float(value)) for value in x])
+    found = kernel("erf", x=x)
+    known = ~np.isnan(want)
+    assert np.isnan(found[~known]).all()
+    assert np.array_equal(np.signbit(found[known]), np.signbit(want[known]))
+    units = np.abs(found - want)[known] / np.spacing(np.abs(want[known]).astype(np.float32))
+    assert units.max() <= 2
