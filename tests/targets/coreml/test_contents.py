@@ -92,7 +92,7 @@ def test_subnormal_scales_are_listed(scale: float, small: bool, tmp_path: Path) 
         ],
         {"x": [1, 4]},
         ["y"],
-        {"s": np.float32(scale), "z": np.int8(0)},
+        {"s": np.array(scale, np.float32), "z": np.array(0, np.int8)},
     )
     found = package_contents(package(model, tmp_path / "m.mlpackage")).small_scales
     assert bool(found) == small
@@ -137,7 +137,7 @@ def test_rounded_weights_with_float_inputs_are_missed_in_static_int8(
         ],
         {"x": [1, 32]},
         ["y"],
-        {**constants(np.int8), "s1": np.float32(0.1), "z1": np.int8(0)},
+        {**constants(np.int8), "s1": np.array(0.1, np.float32), "z1": np.array(0, np.int8)},
     )
     (found,) = node_results(read_package(path), rounded.ir, gemm_plan("int8"))
     assert (found.actual, found.missed) == ("fp16", True)

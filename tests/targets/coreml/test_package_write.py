@@ -74,7 +74,7 @@ def test_the_root_of_a_square_is_no_identity(tmp_path: Path) -> None:
         [("Pow", ["x", "two"], ["s"], {}), ("Sqrt", ["s"], ["y"], {})],
         {"x": [4]},
         ["y"],
-        {"two": np.float32(2)},
+        {"two": np.array(2, np.float32)},
     )
     x = np.array([-3, -0.5, 0, 2], np.float32)
     path = package(model, tmp_path / "m.mlpackage", arithmetic="float32")
@@ -120,7 +120,9 @@ def test_int8_weights_stay_int8_in_the_file(tmp_path: Path) -> None:
     path, x = package(model, tmp_path / "m.mlpackage"), normal(3, 20)
     assert "constexpr_affine_dequantize" in operations(path)
     assert np.abs(run_package(path, x=x)[0] - x @ (weights * 0.25)).max() < 0.1
-    assert set(package_contents(path).weights) == {"int8"}
+    stored = package_contents(path).weights
+    assert stored["int8"].tensors == 1
+    assert sum(found.bytes for name, found in stored.items() if name != "int8") <= 20  # a bias of zeros
 
 
 def test_what_belongs_together_is_fused(tmp_path: Path) -> None:
