@@ -12,7 +12,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from edgeq.compiler.load.digest import files_sha256
 from edgeq.compiler.load.external_data import ExternalFiles, attach
 from edgeq.compiler.load.graph_order import sort_nodes
-from edgeq.compiler.load.opsets import check_domains, check_opset, drop_unused_imports, unify_default_domain
+from edgeq.compiler.load.opsets import (
+    check_domains,
+    check_opset,
+    drop_unused_imports,
+    lower_newer_opset,
+    unify_default_domain,
+)
 from edgeq.compiler.load.sparse import densify
 from edgeq.compiler.load.tensors import check_tensors
 from edgeq.compiler.load.validity import check_valid
@@ -52,6 +58,7 @@ def _load(path: Path, progress: Progress) -> Model:
     name = path.name
     unify_default_domain(proto)
     opset = check_opset(proto, name)
+    lower_newer_opset(proto, name)
     check_domains(proto, name)
     drop_unused_imports(proto)
     with ExternalFiles(path) as files:

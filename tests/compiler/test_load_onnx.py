@@ -38,7 +38,7 @@ def _save(path: Path, model: onnx.ModelProto) -> Path:
 # ---- opsets and domains
 
 
-@pytest.mark.parametrize("opset", range(7, 25))
+@pytest.mark.parametrize("opset", range(7, 29))
 def test_every_supported_opset_loads_and_runs(tmp_path: Path, opset: int) -> None:
     w = weights()
     ir_version = 3 if opset < 9 else 10
@@ -52,10 +52,22 @@ def test_every_supported_opset_loads_and_runs(tmp_path: Path, opset: int) -> Non
     assert [spec.shape for spec in model.inputs] == [("N", 4)]
 
 
-@pytest.mark.parametrize("opset", [1, 6, 25, 99])
+def test_what_came_with_a_newer_opset_is_refused_by_name(tmp_path: Path) -> None:
+    node = helper.make_node("SwiGLU", ["x"], ["y"], name="gate")
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 4])
+    graph = helper.make_graph([node], "g", [x], [y])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 28)], ir_version=10)
+    error = _fails(_save(tmp_path / "m.onnx", proto))
+    assert error.what == (
+        "m.onnx uses ONNX opset 28, and its node 'gate' (SwiGLU) is an operator that came after opset 24."
+    )
+
+
+@pytest.mark.parametrize("opset", [1, 6, 29, 99])
 def test_other_opsets_are_refused(tmp_path: Path, opset: int) -> None:
     error = _fails(_save(tmp_path / "m.onnx", dense_model(numpy_helper.from_array(weights(), "w"), opset)))
-    assert error.what == f"m.onnx uses ONNX opset {opset}; supported are opsets 7 to 24."
+    assert error.what == f"m.onnx uses ONNX opset {opset}; supported are opsets 7 to 28."
 
 
 def test_a_model_without_an_opset_is_refused(tmp_path: Path) -> None:
