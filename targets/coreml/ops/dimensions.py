@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,25 @@ def sizes_of(x: Var) -> list[Size]:
 
 def element(vector: Var, index: int) -> Var:
     """Element ``index`` of an int32 vector, as vector of one element."""
-    return builder().slice_by_index(x=vector, begin=[index], end=[index + 1])
+    piece, offset = _piece(vector, index)
+    if known_dimension(piece.shape[0]) == 1:
+        return piece
+    return builder().slice_by_index(x=piece, begin=[offset], end=[offset + 1])
+
+
+def _piece(vector: Var, index: int) -> tuple[Var, int]:
+    """The part of a concatenation that holds the element, and where: it is not taken apart again."""
+    if vector.op is None or vector.op.op_type != "concat":
+        return vector, index
+    offset = index
+    for part in vector.op.values:
+        length = known_dimension(part.shape[0])
+        if length is None:
+            return vector, index
+        if offset < length:
+            return _piece(part, offset)
+        offset -= length
+    return vector, index
 
 
 def elements(node: OnnxNode, index: int, what: str) -> list[Size]:
@@ -86,15 +105,43 @@ def vector_of(sizes: Sequence[Size]) -> Any:
 
 def _joined(sizes: Sequence[Size]) -> list[Any]:
     parts: list[Any] = []
-    run: list[int] = []
+    for are_numbers, group in groupby(sizes, key=lambda size: isinstance(size, int)):
+        each = list(group)
+        parts += [int32(np.array(each, np.int64))] if are_numbers else _runs(each)
+    return parts
+
+
+def _runs(sizes: Sequence[Var]) -> list[Var]:
+    """The sizes; neighbours that are neighbours in a tensor's shape as well in one slice of it."""
+    runs: list[list[Var]] = []
     for size in sizes:
-        if isinstance(size, int):
-            run.append(size)
-            continue
-        parts += [int32(np.array(run, np.int64))] if run else []
-        parts.append(size)
-        run = []
-    return parts + ([int32(np.array(run, np.int64))] if run else [])
+        if runs and _follows(runs[-1][-1], size):
+            runs[-1].append(size)
+        else:
+            runs.append([size])
+    return [run[0] if len(run) == 1 else _slice_of_shape(run) for run in runs]
+
+
+def _slice_of_shape(run: Sequence[Var]) -> Var:
+    tensor, first = _origin(run[0])
+    mb = builder()
+    return mb.slice_by_index(x=mb.shape(x=tensor), begin=[first], end=[first + len(run)])
+
+
+def _follows(size: Var, other: Var) -> bool:
+    tensor, axis = _origin(size)
+    return tensor is not None and _origin(other) == (tensor, axis + 1)
+
+
+def _origin(size: Var) -> tuple[Var | None, int]:
+    """The tensor and axis that the size was read from; None when it was computed otherwise."""
+    read = size.op
+    if read is None or read.op_type != "slice_by_index" or read.begin.val is None:
+        return None, 0
+    shape = read.x.op
+    if shape is None or shape.op_type != "shape":
+        return None, 0
+    return shape.x, int(read.begin.val[0])
 
 
 def scalar(size: Size) -> Any:

@@ -311,6 +311,23 @@ def test_a_partly_known_shape_keeps_what_is_known() -> None:
     assert outputs["y2"].val.tolist() == [8]
 
 
+def test_a_target_shape_is_not_taken_apart_again() -> None:
+    ops = [
+        Op("Shape", ["x"], {"start": 0, "end": 1}),
+        Op("Shape", ["x"], {"start": 1, "end": 2}),
+        Op("Concat", ["y0", "y1", "heads", "minus"], {"axis": 0}),
+        Op("Reshape", ["x", "y2"]),
+    ]
+    inputs = {"x": floats(2, 6, 8)}
+    model = model_of(ops, inputs, used(ops, CHAIN_CONSTANTS), {"x": ["b", "s", 8]})
+    lowered = lower_ops(model, by_onnxruntime(model, inputs), dimensions=DYNAMIC)
+    reshape = next(op for op in lowered.program["main"].operations if op.op_type == "reshape")
+    sizes, numbers = reshape.shape.op.values
+    assert (sizes.op.op_type, sizes.op.x.op.op_type) == ("slice_by_index", "shape")
+    assert (sizes.op.begin.val.tolist(), sizes.op.end.val.tolist()) == ([0], [2])
+    assert numbers.val.tolist() == [2, -1]
+
+
 # --- Split has several outputs ----------------------------------------------------------------------------
 
 
