@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,20 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError, TargetError
 from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.coreml.option_values import (
+    COMPUTE_UNITS,
+    GENERATIONS,
+    PARSERS,
+    ComputeUnits,
+    ImageInput,
+    parse_dimension,
+)
+
+__all__ = ["COMPUTE_UNITS", "Arithmetic", "CoreMLOptions", "ImageInput", "parse_options", "read_class_labels"]
 
 Arithmetic = Literal["float16", "float32"]
-ComputeUnits = Literal["all", "cpu", "cpu-and-gpu", "cpu-and-ne"]
-Color = Literal["RGB", "BGR", "grayscale"]
-
-COMPUTE_UNITS: tuple[ComputeUnits, ...] = ("all", "cpu", "cpu-and-gpu", "cpu-and-ne")
-
-# Apple's names of one generation of Core ML: macOS 13 and iOS 16 appeared together.
-_GENERATIONS = {
-    **{f"iOS{ios}": ios for ios in (16, 17, 18)},
-    **{f"macOS{ios - 3}": ios for ios in (16, 17, 18)},
-    **{f"watchOS{ios - 7}": ios for ios in (16, 17, 18)},
-    **{f"tvOS{ios}": ios for ios in (16, 17, 18)},
-}
 
 # Scheme → the first iOS whose Core ML has what it is made of, and what that is.
 _NEEDS: Mapping[str, tuple[int, str]] = {
@@ -34,22 +31,6 @@ _NEEDS: Mapping[str, tuple[int, str]] = {
 }
 _LOWEST = (16, "")
 _GROUPED_PALETTES = (18, "lookup tables per group of channels")
-
-
-class ImageInput(BaseModel):
-    """An input given as an image: Core ML computes ``scale * pixel + bias`` per channel."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    color: Color = "RGB"
-    scale: float = Field(default=1.0, allow_inf_nan=False)
-    bias: tuple[float, ...] = ()
-
-    @property
-    def channels(self) -> int:
-        """Number of channels that the model's input must have."""
-        return 1 if self.color == "grayscale" else 3
 
 
 class CoreMLOptions(BaseModel):
@@ -86,7 +67,7 @@ class CoreMLOptions(BaseModel):
         lowest, why = self._needed(scheme)
         if self.deployment_target is None:
             return lowest
-        chosen = _GENERATIONS[self.deployment_target]
+        chosen = GENERATIONS[self.deployment_target]
         if chosen < lowest:
             raise TargetError(
                 f"Core ML: the deployment target {self.deployment_target} has no {why}, which the scheme "
@@ -124,37 +105,12 @@ def parse_options(pairs: Mapping[str, str]) -> CoreMLOptions:
             _named(key, name)
             collection = "dimensions" if plain == "dimension" else plain
             fields[collection][name] = parse_dimension(name, text) if plain == "dimension" else text
-        elif plain in _PARSERS and not name:
-            fields[plain] = _PARSERS[plain](plain, text)
+        elif plain in PARSERS and not name:
+            fields[plain] = PARSERS[plain](plain, text)
         else:
-            known = ", ".join(sorted([*_PARSERS, "dimension.NAME", "user.KEY"]))
+            known = ", ".join(sorted([*PARSERS, "dimension.NAME", "user.KEY"]))
             raise ConfigError(f"The target 'coreml' has no option {key!r}.", fix=f"It has: {known}.")
     return CoreMLOptions(**fields)
-
-
-def parse_dimension(name: str, text: str) -> Dimension:
-    """``1`` (fixed), ``1..128`` (range) or ``32,64,128`` (the only sizes); ``@64`` appended is the default.
-
-    Raises:
-        ConfigError: the text is none of these, or its sizes contradict each other.
-    """
-    sizes, marked, default_text = text.strip().partition("@")
-    found = re.fullmatch(r"(\d+)\.\.(\d+)", sizes.strip())
-    if found:
-        smallest, largest = int(found[1]), int(found[2])
-        choices: tuple[int, ...] = ()
-    elif re.fullmatch(r"\d+(\s*,\s*\d+)*", sizes.strip()):
-        choices = tuple(sorted({int(size) for size in sizes.split(",")}))
-        smallest, largest = choices[0], choices[-1]
-        choices = choices if len(choices) > 1 else ()
-    else:
-        raise _bad_dimension(name, text, "is no size")
-    if smallest < 1 or smallest > largest:
-        raise _bad_dimension(name, text, "is empty" if smallest > largest else "holds the size 0")
-    default = None
-    if marked:
-        default = _default_size(name, text, default_text, choices or range(smallest, largest + 1))
-    return Dimension(smallest, largest, choices, default)
 
 
 def read_class_labels(path: Path) -> tuple[str, ...]:
@@ -179,19 +135,6 @@ def read_class_labels(path: Path) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def _default_size(name: str, text: str, default: str, allowed: range | tuple[int, ...]) -> int:
-    if not default.strip().isdigit() or int(default) not in allowed:
-        raise _bad_dimension(name, text, f"has the default {default.strip()!r}, which is none of its sizes")
-    return int(default)
-
-
-def _bad_dimension(name: str, text: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"The size {text!r} of the dimension {name!r} {what}.",
-        fix="Write 1 (fixed), 1..128 (a range) or 32,64,128 (the only sizes), with @64 for another default.",
-    )
-
-
 def _named(key: str, name: str) -> None:
     if not name:
         raise ConfigError(f"The option {key!r} lacks a name.", fix=f"Write {key.rstrip('.')}.NAME=VALUE.")
@@ -212,121 +155,3 @@ def _line_labels(text: str) -> list[str]:
     while lines and not lines[-1]:
         lines.pop()
     return lines
-
-
-# --- values of single options -----------------------------------------------------------------------------
-
-
-def _text(key: str, text: str) -> str:
-    del key
-    return text
-
-
-def _deployment_target(key: str, text: str) -> str:
-    del key
-    names = {name.lower(): name for name in _GENERATIONS}
-    if text.strip().lower() not in names:
-        raise ConfigError(
-            f"The deployment target {text!r} is unknown.", fix=f"Choose one of: {', '.join(_GENERATIONS)}."
-        )
-    return names[text.strip().lower()]
-
-
-def _choice(*allowed: str) -> Callable[[str, str], str]:
-    def parse(key: str, text: str) -> str:
-        if text.strip() not in allowed:
-            raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix=f"It is {' or '.join(allowed)}.")
-        return text.strip()
-
-    return parse
-
-
-def _path(key: str, text: str) -> Path:
-    if not text.strip():
-        raise ConfigError(f"The option {key!r} is empty.", fix="Give the path of a file.")
-    return Path(text.strip())
-
-
-def _identifier(key: str, text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text.strip()):
-        raise ConfigError(
-            f"The option {key!r} cannot be {text!r}.", fix="Use letters, digits and underscores."
-        )
-    return text.strip()
-
-
-def _positive(key: str, text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
-        raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix="Give a whole number above 0.")
-    return int(text)
-
-
-def _images(key: str, text: str) -> tuple[ImageInput, ...]:
-    return tuple(_image(key, part) for part in text.split(";") if part.strip())
-
-
-def _image(key: str, text: str) -> ImageInput:
-    name, colon, rest = text.rpartition(":")
-    if not colon:
-        name, rest = text, ""
-    fields: dict[str, Any] = {"name": name.strip()}
-    for word in rest.split():
-        field, equals, value = word.partition("=")
-        if not equals or field not in _IMAGE_FIELDS or not fields["name"]:
-            raise _bad_image(key, text, f"{word!r} is not understood")
-        fields[field] = _IMAGE_FIELDS[field](key, value)
-    image = ImageInput(**fields)
-    if image.bias and len(image.bias) != image.channels:
-        raise _bad_image(key, text, f"a {image.color} image has {image.channels} channel(s)")
-    return image
-
-
-def _color(key: str, text: str) -> str:
-    colors = {"rgb": "RGB", "bgr": "BGR", "grayscale": "grayscale"}
-    if text.lower() not in colors:
-        raise _bad_image(key, text, f"{text!r} is no color layout")
-    return colors[text.lower()]
-
-
-def _scale(key: str, text: str) -> float:
-    return _number(key, text)
-
-
-def _bias(key: str, text: str) -> tuple[float, ...]:
-    return tuple(_number(key, part) for part in text.split(","))
-
-
-def _number(key: str, text: str) -> float:
-    top, slash, bottom = text.partition("/")
-    try:
-        value = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError) as error:
-        raise _bad_image(key, text, f"{text!r} is no number") from error
-    if abs(value) == float("inf") or value != value:
-        raise _bad_image(key, text, f"{text!r} is no finite number")
-    return value
-
-
-def _bad_image(key: str, text: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"The option {key!r} cannot be {text!r}: {what}.",
-        fix="Write for example: data: color=RGB scale=1/255 bias=-0.485,-0.456,-0.406",
-    )
-
-
-_IMAGE_FIELDS: Mapping[str, Callable[[str, str], Any]] = {"color": _color, "scale": _scale, "bias": _bias}
-
-_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
-    "deployment_target": _deployment_target,
-    "arithmetic": _choice("float16", "float32"),
-    "compute_units": _choice(*COMPUTE_UNITS),
-    "image_input": _images,
-    "class_labels": _path,
-    "predicted_feature_name": _identifier,
-    "probabilities_output": _text,
-    "palette_group": _positive,
-    "author": _text,
-    "license": _text,
-    "description": _text,
-    "version": _text,
-}

@@ -314,11 +314,13 @@ def labels(folder: Path, count: int) -> str:
 
 def test_a_classifier_names_its_classes(tmp_path: Path) -> None:
     pairs = {"class_labels": labels(tmp_path, 5), "predicted_feature_name": "animal"}
-    description = read_spec(package(classifier(), tmp_path / "m.mlpackage", pairs)).description
+    path, x = package(classifier(), tmp_path / "m.mlpackage", pairs), normal(1, 3, 8, 8)
+    description = read_spec(path).description
     assert description.predictedFeatureName == "animal"
     assert description.predictedProbabilitiesName == "animal_probs"
     kinds = {output.name: output.type.WhichOneof("Type") for output in description.output}
     assert kinds == {"animal": "stringType", "animal_probs": "dictionaryType"}
+    assert np.abs(run_package(path, x=x)[0] - run(classifier(), {"x": x})[0]).max() < 2e-3
 
 
 @pytest.mark.parametrize(
