@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.gather_quantized import gather_block_quantized
+from edgeq.targets.coreml.ops.indexing import indices_along
 from edgeq.targets.coreml.ops.matmul_nbits import matmul_nbits
 from edgeq.targets.coreml.ops.quantized_constants import Codes, constexpr, divided_blocks, spread
 from edgeq.targets.coreml.toolkit import builder
@@ -59,6 +60,9 @@ def _dequantize_linear(node: OnnxNode) -> Var | Array:
         node.refuse("activations are scaled in blocks, and Core ML has one scale or one per channel")
     scale, zero = _activation_parameters(node, dtype, axis)
     _check_activation(node)
+    rows = _read_rows(node, dtype, axis)
+    if rows is not None:
+        return rows
     return builder().dequantize(input=node.input(0), **_mil_parameters(node, scale, zero, axis))
 
 
@@ -132,22 +136,55 @@ def _constant(node: OnnxNode, values: Array, dtype: ir.DataType, axis: int, bloc
     """A weight stays integer; what is no weight (biases, vectors) becomes float: it is small."""
     if dtype not in (*_STORED, *_FOLDED):
         node.refuse(f"constants of {dtype.name.lower()} do not exist in Core ML")
+    scale, offset = _constant_parameters(node, values.shape, axis, block)
+    if dtype in _FOLDED:
+        return _folded(values, scale, offset)
+    codes = _codes(values, scale, offset, dtype)
+    return codes.dequantized() if values.ndim <= 1 else constexpr(node, codes)
+
+
+def _read_rows(node: OnnxNode, dtype: ir.DataType, axis: int) -> Var | None:
+    """Rows that a Gather read from a table of integers: the table keeps its scales, and is gathered from.
+
+    None: it is no such node, or its scales are not those of the table's last axis.
+    """
+    value = node.node.inputs[0]
+    producer = None if value is None else value.producer()
+    if producer is None or producer.op_type != "Gather" or producer.domain not in ("", "ai.onnx"):
+        return None
+    lookup = OnnxNode(producer, node.lowering)
+    table = lookup.constant(0)
+    if table is None or table.ndim < 2:
+        return None
+    rows, last = lookup.attribute("axis", 0) % table.ndim, table.ndim - 1
+    if rows == last or (node.known(1, "scale").size > 1 and axis % node.rank(0) != node.rank(0) - 1):
+        return None
+    scale, offset = _constant_parameters(node, table.shape, last, 0)
+    expanded = constexpr(node, _codes(table, scale, offset, dtype))
+    return builder().gather(x=expanded, indices=indices_along(lookup, expanded, rows), axis=rows)
+
+
+def _constant_parameters(
+    node: OnnxNode, shape: tuple[int, ...], axis: int, block: int
+) -> tuple[Array, Array | None]:
+    """Scale and zero point (int32) of a constant, with its rank."""
     scale = node.known(1, "scale")
-    zero = node.known(2, "zero point").astype(np.int32) if node.has_input(2) else None
     if not np.isfinite(scale).all():
         node.refuse("its scale is not finite")
-    full = _full_rank(node, scale, values.shape, axis, block)
-    offset = None if zero is None else _full_rank(node, zero, values.shape, axis, block)
-    if dtype in _FOLDED:
-        return _folded(values, full, offset)
-    codes = Codes(
+    full = _full_rank(node, scale, shape, axis, block)
+    if not node.has_input(2):
+        return full, None
+    return full, _full_rank(node, node.known(2, "zero point").astype(np.int32), shape, axis, block)
+
+
+def _codes(values: Array, scale: Array, offset: Array | None, dtype: ir.DataType) -> Codes:
+    return Codes(
         values.astype(np.int16),
-        full,
+        scale,
         None if offset is None else offset.astype(np.int16),
         _STORED[dtype],
         dtype in (ir.DataType.INT8, ir.DataType.INT4),
     )
-    return codes.dequantized() if values.ndim <= 1 else constexpr(node, codes)
 
 
 def _full_rank(node: OnnxNode, values: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:

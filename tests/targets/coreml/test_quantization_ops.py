@@ -206,14 +206,35 @@ def test_a_quantized_constant_is_folded(tmp_path: Path) -> None:
     run_ops(ops, {"x": floats(6, 4)}, tmp_path, constants=constants, ios=16).check(rtol=1e-6, atol=1e-6)
 
 
-def test_int8_rows_that_a_gather_read_are_widened(tmp_path: Path) -> None:
-    constants = {"w": integers(np.int8, 50, 8), "s": scales(8), "t": np.float32(0.5)}
+@pytest.mark.parametrize("ios", [17, 18])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+def test_rows_that_a_gather_read_come_from_a_table_with_its_scales(
+    tmp_path: Path, dtype: Any, ios: int
+) -> None:
+    constants = {
+        "w": integers(dtype, 50, 8),
+        "s": scales(8),
+        "z": integers(dtype, 8, seed=3),
+        "t": np.float32(0.5),
+    }
     ops = [
         Op("Gather", ["w", "ids"], {"axis": 0}),
-        Op("DequantizeLinear", ["y0", "s"], {"axis": -1}),
+        Op("DequantizeLinear", ["y0", "s", "z"], {"axis": -1}),
         Op("DequantizeLinear", ["y0", "t"]),
     ]
-    run_ops(ops, {"ids": np.array([[3, 49], [0, 7]], np.int64)}, tmp_path, constants=constants).check(**EXACT)
+    ids = {"ids": np.array([[3, 49], [0, -7]], np.int64)}
+    run_ops(ops, ids, tmp_path, constants=constants, ios=ios).check(**EXACT)
+    contents = package_contents(tmp_path / "ops.mlpackage")
+    assert sum(count for kind, count in contents.operations.items() if kind.startswith("constexpr_")) == 2
+    assert "dequantize" not in contents.operations
+
+
+def test_rows_with_scales_of_another_axis_are_widened_after_they_were_read(tmp_path: Path) -> None:
+    constants = {"w": integers(np.int8, 50, 8), "s": scales(3)}
+    ops = [Op("Gather", ["w", "ids"]), Op("DequantizeLinear", ["y0", "s"], {"axis": 0})]
+    ids = {"ids": np.array([3, 49, 0], np.int64)}
+    run_ops(ops, ids, tmp_path, constants=constants).check(**EXACT)
+    assert package_contents(tmp_path / "ops.mlpackage").operations["dequantize"] == 1
 
 
 X = {"x": floats(2, 4)}
@@ -233,6 +254,7 @@ REFUSED = [
         "blocks",
     ),
     (Op("QuantizeLinear", ["x", "s", "z"]), {**INT8, "s": np.float16(0.1)}, "different float types"),
+    (Op("QuantizeLinear", ["x", "s", "z"], {"precision": 10}), INT8, "division"),
 ]
 
 
