@@ -14,8 +14,7 @@ _PASS = 2048
 
 
 def _compiled(function: _F) -> _F:
-    # contract: multiply and add in one rounding, as matrix products do
-    return cast(_F, njit(cache=True, fastmath={"contract"})(function))
+    return cast(_F, njit(cache=True)(function))
 
 
 @_compiled
@@ -54,23 +53,35 @@ def _spread(image: Any, rows: Any, columns: Any, plane: Any) -> None:
 
 @_compiled
 def _add_taps(plane: Any, starts: Any, taps: Any, total: Any) -> None:
-    """Three taps at a time, in order, so that a sum is read and written once for them."""
-    triples = starts.shape[0] // 3 * 3
+    """Four products are added before they join the sum, then two, then one.
+
+    A sum is read and written once for them, and it is the order of ONNX Runtime's products of one row (MLAS,
+    ``SgemmKernelM1``), which is how it computes depthwise convolutions.
+    """
+    fours = starts.shape[0] // 4 * 4
+    twos = fours + (starts.shape[0] - fours) // 2 * 2
     for begin in range(0, total.shape[0], _PASS):
         end = min(begin + _PASS, total.shape[0])
         part = total[begin:end]
         part[:] = 0.0
-        for tap in range(0, triples, 3):
-            first, second, third = taps[tap], taps[tap + 1], taps[tap + 2]
+        for tap in range(0, fours, 4):
+            wa, wb, wc, wd = taps[tap], taps[tap + 1], taps[tap + 2], taps[tap + 3]
             a = plane[begin + starts[tap] : end + starts[tap]]
             b = plane[begin + starts[tap + 1] : end + starts[tap + 1]]
             c = plane[begin + starts[tap + 2] : end + starts[tap + 2]]
-            for place in range(part.shape[0]):
-                part[place] = third * c[place] + (second * b[place] + (first * a[place] + part[place]))
-        for tap in range(triples, starts.shape[0]):
+            d = plane[begin + starts[tap + 3] : end + starts[tap + 3]]
+            for p in range(part.shape[0]):
+                part[p] += ((wa * a[p] + wb * b[p]) + wc * c[p]) + wd * d[p]
+        for tap in range(fours, twos, 2):
+            wa, wb = taps[tap], taps[tap + 1]
+            a = plane[begin + starts[tap] : end + starts[tap]]
+            b = plane[begin + starts[tap + 1] : end + starts[tap + 1]]
+            for p in range(part.shape[0]):
+                part[p] += wa * a[p] + wb * b[p]
+        for tap in range(twos, starts.shape[0]):
             weight, source = taps[tap], plane[begin + starts[tap] : end + starts[tap]]
-            for place in range(part.shape[0]):
-                part[place] += weight * source[place]
+            for p in range(part.shape[0]):
+                part[p] += weight * source[p]
 
 
 @_compiled

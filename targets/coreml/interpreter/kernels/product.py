@@ -1,7 +1,7 @@
 """Matrix products whose numbers do not depend on the BLAS at hand.
 
-Rounding to integers behind a product (a quantized network) turns the last bit of a sum into a whole step, so the
-order of adding matters when a package is compared with ONNX Runtime: every number is one chain of fused
+Rounding to integers behind a product (a quantized network) turns the last bit of a sum into a whole step, so
+the order of adding matters when a package is compared with ONNX Runtime: every number is one chain of fused
 multiply-adds, cut into pieces as ONNX Runtime's own products (MLAS ``SGEMM`` on one thread) are.
 """
 
@@ -22,7 +22,7 @@ def products(a: Array, b: Array, result: Array, columns: int | None = None) -> N
 
     ``columns`` is the width of one product where ``b`` holds several side by side.
     """
-    if b.shape[3] < _FEWEST_COLUMNS:
+    if b.shape[3] < _FEWEST_COLUMNS or b.shape[2] == 0:
         # ONNX Runtime has other loops for these, whose order depends on the processor
         np.matmul(a, b, out=result)
         return
@@ -39,10 +39,3 @@ def piece(columns: int, inner: int) -> int:
     while columns < inner and width > 16 and width // 2 >= columns:
         width, depth = width // 2, depth * 2
     return depth
-
-
-def product(a: Array, b: Array) -> Array:
-    """a [r, k] @ b [k, c], float32."""
-    result = np.empty((1, 1, a.shape[0], b.shape[1]), np.float32)
-    products(a[None], b[None, None], result)
-    return np.asarray(result[0, 0])

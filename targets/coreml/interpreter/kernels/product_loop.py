@@ -85,8 +85,8 @@ _RESULT = types.Array(float32, 4, "C")
 def products(a: Any, b: Any, depth: int, result: Any) -> None:
     """Fill ``result`` [n, g, r, c] with ``a`` [g, r, k] @ ``b`` [n, g, k, c].
 
-    Every number is a chain of fused multiply-adds over k from 0 on, cut into pieces of ``depth`` that are added
-    up.
+    Every number is a chain of fused multiply-adds over k from 0 on, cut into pieces of ``depth`` that are
+    added up.
     """
     inner, columns = b.shape[2], b.shape[3]
     buffer = np.empty((4, _PASS), np.float32)
