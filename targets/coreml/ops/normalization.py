@@ -165,20 +165,17 @@ def _scale_and_shift(node: OnnxNode, normalized: Var, rank: int) -> Var:
 
 
 def group_normalization(node: OnnxNode) -> Var:
-    """GroupNormalization; opset 18 has one scale per group, opset 21 one per channel."""
+    """GroupNormalization of opset 21, with a scale per channel."""
     node.require_float(0, 1, 2)
     _stash_type(node)
     groups, epsilon = node.attribute("num_groups"), node.attribute("epsilon", 1e-5)
     x = node.input(0)
     channels = sizes(x)[1]
     if x.rank < 3 or channels is None or channels % groups:
-        node.refuse(f"num_groups={groups} on the shape {node.shape(0)}")
+        node.refuse(f"num_groups={groups} on {channels} channels of an input of rank {x.rank}")
     parts = [size(x, axis) for axis in range(x.rank)]
     grouped = reshape(x, [parts[0], groups, product([channels // groups, *parts[2:]])])
     normalized = builder().layer_norm(x=grouped, axes=[2], epsilon=scalar(x, epsilon))
-    per_group = node.shape(1) == (groups,) and groups != channels
-    if per_group:
-        return reshape(_scale_and_shift(node, normalized, 3), parts)
     return _scale_and_shift(node, reshape(normalized, parts), x.rank)
 
 

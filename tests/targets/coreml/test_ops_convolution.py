@@ -132,16 +132,21 @@ def test_paddings_that_depend_on_a_dynamic_size_are_refused(op: Op, reason: str)
         lower_ops(model, [floats(1)], dimensions={"h": Dimension(4, 32), "w": Dimension(4, 32)})
 
 
-def test_a_compressed_weight_stays_compressed(tmp_path: Path) -> None:
-    codes = np.random.default_rng(0).integers(-7, 8, (8, 4, 3, 2)).astype(np.int8)
+@pytest.mark.parametrize("ios", [16, 18])
+@pytest.mark.parametrize(("op_type", "shape"), [("Conv", (8, 4, 3, 2)), ("ConvTranspose", (4, 8, 3, 2))])
+def test_a_compressed_weight_stays_compressed(
+    tmp_path: Path, op_type: str, shape: tuple[int, ...], ios: int
+) -> None:
+    codes = np.random.default_rng(0).integers(-7, 8, shape).astype(np.int8)
     constants = {"q": codes, "s": np.full(8, 0.25, np.float32), "z": np.zeros(8, np.int8), "b": floats(8)}
-    ops = [Op("DequantizeLinear", ["q", "s", "z"], {"axis": 0}), Op("Conv", ["x", "y0", "b"])]
+    ops = [Op("DequantizeLinear", ["q", "s", "z"], {"axis": shape.index(8)}), Op(op_type, ["x", "y0", "b"])]
     inputs = {"x": floats(2, 4, 9, 8)}
-    run = run_ops(ops, inputs, tmp_path, constants=constants)
+    run = run_ops(ops, inputs, tmp_path, constants=constants, ios=ios)
     run.check(**CLOSE)
-    lowered = lower_ops(model_of(ops, inputs, constants), run.wanted)
-    (conv,) = lowered.program.functions["main"].find_ops(op_type="conv")
-    assert conv.weight.op.op_type.startswith("constexpr_")
+    lowered = lower_ops(model_of(ops, inputs, constants), run.wanted, ios=ios)
+    mil = {"Conv": "conv", "ConvTranspose": "conv_transpose"}[op_type]
+    (found,) = lowered.program.functions["main"].find_ops(op_type=mil)
+    assert found.weight.op.op_type.startswith("constexpr_")
 
 
 def test_half_precision_stays_close(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_dynamic_batch_and_sequence(tmp_path: Path) -> None:
 REFUSED = [
     (Op("LRN", ["x4"], {"size": 2}), "size=2 is even"),
     (Op("LRN", ["x5"], {"size": 3}), "rank 5"),
+    (Op("GroupNormalization", ["x4", "g", "g"], {"num_groups": 3}), "num_groups=3 on 8 channels"),
     (Op("LayerNormalization", ["x4", "g"], {"stash_type": 11}), "stash_type"),
 ]
 
