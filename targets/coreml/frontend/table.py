@@ -26,6 +26,7 @@ _FAMILIES = (
     "normalization",
     "pooling",
     "quantization",
+    "recurrent",
     "reduction",
     "resize",
     "shape",
