@@ -109,7 +109,7 @@ def smooth(
     edit = Rewriter(model.ir, capabilities, recipe)
     done = []
     for group in groups:
-        scales = _best_scales(group, statistics, capabilities.symmetric_activations)
+        scales = _best_scales(group, statistics, capabilities)
         if scales is not None:
             _apply(group, scales, edit)
             done.append(group.tensor)
@@ -117,11 +117,12 @@ def smooth(
 
 
 def _best_scales(
-    group: Group, statistics: ChannelStatistics, symmetric: bool
+    group: Group, statistics: ChannelStatistics, capabilities: Capabilities
 ) -> npt.NDArray[np.float32] | None:
     low, high = statistics.low[group.tensor], statistics.high[group.tensor]
     squares = statistics.squares[group.tensor] / statistics.rows[group.tensor]
-    if symmetric:
+    one_sided = capabilities.unsigned_positive and low.min() >= 0
+    if capabilities.symmetric_activations and not one_sided:
         high = np.maximum(-low, high)
         low = -high
     weights = group.weights()

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 
 from edgeq.calibration.types import Array
@@ -15,6 +18,7 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.quantize.dispatch import Request, check_recipe, quantize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.saturation import worst_pair
+from edgeq.compiler.quantize.simulation import session_options
 from edgeq.compiler.recipe import Override, Recipe
 from edgeq.errors import TargetError, UsageError
 from edgeq.progress import SilentProgress
@@ -433,3 +437,17 @@ def test_a_bias_that_is_no_vector_is_added_after_the_layer(tmp_path: Path) -> No
     got, contents = packaged(result.model, inputs, tmp_path)
     np.testing.assert_allclose(got, run(result.model, inputs, optimize=False)[0], atol=1e-4)
     assert contents.weights["int4"].tensors == 1
+
+
+@pytest.mark.parametrize("in_float", [True, False])
+def test_simulation_keeps_float_arithmetic_between_the_roundings(tmp_path: Path, in_float: bool) -> None:
+    result = compiled(residual_net(), "int8-static", IMAGES)
+    options = session_options(1, in_float=in_float)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    proto = ir.to_proto(result.model.ir).SerializeToString()
+    session = ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+    ops = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert bool({"QLinearConv", "QLinearAdd", "QGemm"} & ops) is not in_float
+    if in_float:
+        inputs = {"x": IMAGES.arrays["x"]}
+        assert sqnr(run(result.model, inputs, optimize=False)[0], session.run(None, inputs)[0]) > 45
