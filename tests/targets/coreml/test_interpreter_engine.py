@@ -246,6 +246,22 @@ def test_dynamic_sizes_come_from_the_inputs(flexible: Interpreter) -> None:
         assert (found["next"].tolist(), found["next"].dtype) == ([5], np.int32)
 
 
+def test_enumerated_shapes_are_the_only_ones(tmp_path: Path) -> None:
+    from coremltools.converters.mil.mil import get_new_symbol
+
+    mb, ct = builder(), coremltools()
+    shapes = ct.EnumeratedShapes([[2, 4], [5, 4]], default=[2, 4])
+    run = package(
+        lambda f: [mb.relu(x=f.inputs["x"], name="y")],
+        {"x": mb.placeholder((get_new_symbol(), 4))},
+        tmp_path / "m.mlpackage",
+        inputs=[ct.TensorType(name="x", shape=shapes)],
+    )
+    assert run.run({"x": np.ones((5, 4), np.float32)})["y"].shape == (5, 4)
+    with pytest.raises(TargetError, match=r"takes \(2, 4\) or \(5, 4\)|takes \(5, 4\) or \(2, 4\)"):
+        run.run({"x": np.ones((3, 4), np.float32)})
+
+
 GOOD: dict[str, Any] = {"x": np.ones((2, 4), np.float32), "n": np.array([1], np.int32)}
 
 
