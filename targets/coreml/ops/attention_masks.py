@@ -109,7 +109,8 @@ def guarded(mask: Mask, scores: Var) -> tuple[Mask, Operand | None]:
     """
     if mask.bias is not None:
         bias = additive(mask, scores)
-        return (Mask(bias=bias), None) if mask.full_rows else _guarded_bias(bias, scores)
+        full = mask.full_rows or (bias.val is not None and np.any(bias.val > -np.inf, axis=-1).all())
+        return (Mask(bias=bias), None) if full else _guarded_bias(bias, scores)
     if mask.allowed is None or mask.full_rows:
         return mask, None
     if isinstance(mask.allowed, np.ndarray):

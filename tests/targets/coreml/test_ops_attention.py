@@ -80,6 +80,16 @@ def test_constant_masks(tmp_path: Path, ios: int) -> None:
     run_ops(ops, QKV, tmp_path, constants=given, ios=ios).check(**CLOSE)
 
 
+@pytest.mark.parametrize("mask", ["m4", "b4", "inf"])
+def test_constant_masks_with_a_key_for_every_query_cost_nothing(mask: str) -> None:
+    model = model_of([Op("Attention", ["q", "k", "v", mask])], QKV, {mask: masks()[mask]})
+    operations = lower_ops(model, [floats(B, H, S, E)]).program.functions["main"].operations
+    assert [op.op_type for op in operations if op.op_type != "const"] == [
+        "scaled_dot_product_attention",
+        "identity",
+    ]
+
+
 def empty_rows() -> dict[str, Array]:
     allowed = masks()["b4"]
     allowed[0, :, 1] = False
