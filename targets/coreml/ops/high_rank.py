@@ -19,18 +19,32 @@ from edgeq.targets.coreml.ops.dimensions import Size, elements, quotient, size_o
 from edgeq.targets.coreml.toolkit import builder
 
 _READERS = frozenset({"Reshape", "Transpose"})
+# Readers that treat every number alike where their scale is a scalar: their results are held in the same way.
+_PASSING = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 
 def held_flat(node: OnnxNode) -> bool:
     """Whether the node's result has a rank above 5 that all its readers can do with."""
     output = node.node.outputs[0]
-    readers = [(use.node, use.idx) for use in output.uses()]
-    return (
-        is_high(output)
-        and bool(readers)
-        and not output.is_graph_output()
-        and all(not r.domain and r.op_type in _READERS and index == 0 for r, index in readers)
-    )
+    return is_high(output) and _has_able_readers(output)
+
+
+def _has_able_readers(value: ir.Value) -> bool:
+    uses = value.uses()
+    return bool(uses) and not value.is_graph_output() and all(_is_able(use.node, use.idx) for use in uses)
+
+
+def _is_able(reader: ir.Node, index: int) -> bool:
+    if reader.domain or index != 0:
+        return False
+    if reader.op_type in _PASSING:
+        return _is_per_tensor(reader) and _has_able_readers(reader.outputs[0])
+    return reader.op_type in _READERS
+
+
+def _is_per_tensor(reader: ir.Node) -> bool:
+    scale = reader.inputs[1]
+    return scale is not None and scale.shape is not None and len(scale.shape) == 0
 
 
 def is_high(value: ir.Value | None) -> bool:
@@ -84,7 +98,12 @@ def _gather_sizes(node: OnnxNode) -> list[Size]:
     return [*sizes[:axis], *(size_of(indices, each) for each in range(indices.rank)), *sizes[axis + 1 :]]
 
 
+def _passed_sizes(node: OnnxNode) -> list[Size]:
+    return input_sizes(node, node.input(0))
+
+
 _SIZES: dict[str, Callable[[OnnxNode], list[Size]]] = {
+    **dict.fromkeys(_PASSING, _passed_sizes),
     "Gather": _gather_sizes,
     "Reshape": _reshape_sizes,
     "Transpose": _transpose_sizes,

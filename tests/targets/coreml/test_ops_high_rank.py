@@ -95,6 +95,29 @@ def test_chains(name: str, dtype: type, tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["y0"], wanted[0])
 
 
+def test_rounding_between_a_reshape_and_a_transpose(tmp_path: Path) -> None:
+    scale = np.array(0.5, np.float32)
+    rounding: list[Step] = [
+        ("QuantizeLinear", scale, {"output_dtype": onnx.TensorProto.INT8}),
+        ("DequantizeLinear", scale, {}),
+    ]
+    shuffled = [to(-1, 2, 2, 2, 3, 5), *rounding, permute(0, 1, 4, 2, 5, 3), *rounding, to(0, 2, 6, 10)]
+    x = np.random.default_rng(0).normal(size=(2, 8, 3, 5)).astype(np.float32)
+    wanted = by_onnxruntime(chain(shuffled, x, x.shape), {"x": x})
+    lowered = lower_ops(chain(shuffled, x, x.shape), wanted)
+    assert max(ranks(lowered)) <= 5
+    write_package(lowered, tmp_path / "p.mlpackage", ios=18, arithmetic="float32")
+    interpreter = Interpreter(read_package(tmp_path / "p.mlpackage"))
+    got = from_package(lowered.signature, interpreter.run(to_package(lowered.signature, {"x": x})))
+    np.testing.assert_array_equal(got["y0"], wanted[0])
+
+
+def test_rounding_by_channel_above_rank_5_is_refused() -> None:
+    steps = [to(2, 2, 2, 2, 2, 2), ("QuantizeLinear", np.ones(2, np.float32), {"output_dtype": 3}), to(64)]
+    with pytest.raises(RefusedNodeError, match="rank 6"):
+        lower_ops(chain(steps, np.zeros(64, np.float32), [64]), [np.zeros(64, np.int8)])
+
+
 def test_windows_of_images_of_any_size(tmp_path: Path) -> None:
     steps = [to(0, -1, 2, 3, 2, 5), permute(0, 1, 3, 2, 4, 5), to(-1, 4, 5)]
     example = np.zeros((2, 8, 6, 5), np.float32)
