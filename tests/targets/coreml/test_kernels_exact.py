@@ -98,6 +98,25 @@ def test_stacks_of_matrix_products_have_the_same_bits() -> None:
     np.testing.assert_array_equal(mil("matmul", x=x, y=shared), onnx_result("MatMul", [x, shared]))
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "counted"), [(2, 2, 0, 0), (3, 2, 1, 0), (3, 1, 1, 1), (7, 1, 0, 0)]
+)
+def test_average_pools_have_the_same_bits(kernel: int, stride: int, pad: int, counted: int) -> None:
+    x = normal(2, 5, 24, 23)
+    found = mil(
+        "avg_pool",
+        x=x,
+        kernel_sizes=[kernel] * 2,
+        strides=[stride] * 2,
+        pad_type="custom",
+        pad=[pad] * 4,
+        exclude_padding_from_average=not counted,
+    )
+    attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+    wanted = onnx_result("AveragePool", [x], count_include_pad=counted, **attributes)
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_an_empty_sum_is_zero() -> None:
     found = mil("matmul", x=normal(3, 0), y=normal(0, 8))
     np.testing.assert_array_equal(found, np.zeros((3, 8), np.float32))

@@ -41,10 +41,10 @@ def _geometry(call: Call) -> tuple[Array, tuple[Axis, ...]]:
 
 
 def _reduced(source: Array, axes: Sequence[Axis], combine: _Combine) -> Array:
-    """Combine the windows' elements, last axis first: it shrinks what the others have to read."""
+    """Combine the windows' elements, first axis first: ONNX Runtime adds in this order."""
     result = source
-    for place in reversed(range(len(axes))):
-        result = _reduced_axis(result, place + 2, axes[place], combine)
+    for place, axis in enumerate(axes):
+        result = _reduced_axis(result, place + 2, axis, combine)
     return result if result is not source else source.copy()
 
 
