@@ -65,7 +65,9 @@ def _inputs(node: OnnxNode) -> list[Var]:
         return found
     if {x.rank for x in found} != {3} or None in heads:
         node.refuse("its inputs are neither of rank 4 nor of rank 3 with q_num_heads and kv_num_heads")
-    return [split_heads(x, count) for x, count in zip(found, (heads[0], heads[1], heads[1]), strict=True)]
+    return [
+        split_heads(node, x, count) for x, count in zip(found, (heads[0], heads[1], heads[1]), strict=True)
+    ]
 
 
 def _with_past(node: OnnxNode, key: Var, value: Var) -> tuple[Var, Var]:
@@ -126,8 +128,8 @@ def _given_mask(node: OnnxNode, keys: int | Var) -> tuple[Operand | None, Var | 
     if width is not None and not isinstance(keys, int):
         node.refuse("attn_mask has a fixed width and the keys have not")
     if width is not None and width != keys:
-        if None in node.shape(3):
-            node.refuse("attn_mask is shorter than the keys and has a dynamic size")
+        if None in node.shape(3) or width > keys:
+            node.refuse(f"attn_mask has {width} columns for {keys} keys, or a dynamic size")
         mask = padded_to(mask, keys, np.bool_(False) if is_bool else scalar(mask, -np.inf))
     constant = node.constant(3)
     if is_bool:

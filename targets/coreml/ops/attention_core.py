@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeq.targets.coreml.frontend.lowering import known_dimension
-from edgeq.targets.coreml.frontend.node import Var
+from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.attention_masks import Mask, additive, dtype_name, guarded
 from edgeq.targets.coreml.ops.tensors import product, reshape, scalar, size
 from edgeq.targets.coreml.toolkit import builder
@@ -37,11 +37,11 @@ class Attended:
     weights: Var | None = None
 
 
-def split_heads(x: Var, heads: int) -> Var:
+def split_heads(node: OnnxNode, x: Var, heads: int) -> Var:
     """[batch, sequence, heads · n] as [batch, heads, sequence, n]."""
     hidden = known_dimension(x.shape[2])
     if hidden is None or hidden % heads:
-        raise ValueError(f"{heads} heads do not divide the hidden size {hidden}")
+        node.refuse(f"{heads} heads do not divide the hidden size {hidden}")
     parts = reshape(x, [size(x, 0), size(x, 1), heads, hidden // heads])
     return builder().transpose(x=parts, perm=[0, 2, 1, 3])
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import Var
-from edgeq.targets.coreml.ops.tensors import Size, like, scalar, shape_of
+from edgeq.targets.coreml.ops.tensors import Size, like, scalar
 from edgeq.targets.coreml.toolkit import builder
 
 # A numpy array or a MIL variable.
@@ -143,8 +143,6 @@ def dtype_name(x: Var) -> str:
 
 
 def padded_to(mask: Var, keys: int, fill: Any) -> Var:
-    """A mask that is too short along its last axis, ``fill`` after it."""
-    missing = keys - int(mask.shape[-1])
-    parts = [int(size) for size in mask.shape[:-1]] + [missing]
-    rest = np.broadcast_to(fill, parts) if isinstance(fill, np.ndarray) else fill
-    return builder().concat(values=[mask, builder().fill(shape=shape_of(parts), value=rest)], axis=-1)
+    """A mask of static shape that is too short along its last axis, ``fill`` after it."""
+    parts = [*(int(size) for size in mask.shape[:-1]), keys - int(mask.shape[-1])]
+    return builder().concat(values=[mask, np.full(parts, fill)], axis=-1)

@@ -62,7 +62,7 @@ def packed_attention(node: OnnxNode) -> Var:
     if node.wants(1):
         node.refuse("its output present is not supported")
     heads = node.attribute("num_heads")
-    query, key, value = [split_heads(part, heads) for part in _projected(node)]
+    query, key, value = [split_heads(node, part, heads) for part in _projected(node)]
     allowed = None
     if node.attribute("unidirectional", 0):
         allowed = window(size(query, 2), size(key, 2), _vector(0))
@@ -100,7 +100,7 @@ def _biased(node: OnnxNode) -> list[Var]:
     parts = []
     for x, offset in zip(found, given, strict=True):
         moved = x if offset is None else builder().add(x=x, y=offset)
-        parts.append(split_heads(moved, heads) if x.rank == 3 else moved)
+        parts.append(split_heads(node, moved, heads) if x.rank == 3 else moved)
     return parts
 
 
@@ -173,7 +173,7 @@ def _require_neutral(node: OnnxNode) -> None:
 def _group_query_inputs(node: OnnxNode) -> list[Var]:
     heads, few = node.attribute("num_heads"), node.attribute("kv_num_heads")
     if node.has_input(1):
-        return [split_heads(node.input(index), count) for index, count in enumerate((heads, few, few))]
+        return [split_heads(node, node.input(index), count) for index, count in enumerate((heads, few, few))]
     packed = node.input(0)
     hidden = known_dimension(packed.shape[2])
     if hidden is None or hidden % (heads + 2 * few):
@@ -181,7 +181,7 @@ def _group_query_inputs(node: OnnxNode) -> list[Var]:
     unit = hidden // (heads + 2 * few)
     widths = [heads * unit, few * unit, few * unit]
     parts = builder().split(x=packed, split_sizes=widths, axis=2)
-    return [split_heads(part, count) for part, count in zip(parts, (heads, few, few), strict=True)]
+    return [split_heads(node, part, count) for part, count in zip(parts, (heads, few, few), strict=True)]
 
 
 def _past_length(node: OnnxNode, query: Var) -> int:

@@ -351,6 +351,8 @@ REFUSED = [
     (Op("Attention", ["q", "k", "v"], {"qk_matmul_output_mode": 7}), "qk_matmul_output_mode=7"),
     (Op("Attention", ["q", "odd", "odd"]), "4 query heads on 3 key heads"),
     (Op("Attention", ["q", "k", "v", "", "pk", "pv", "n"]), "nonpad_kv_seqlen together with past_key"),
+    (Op(MHA, ["f", "f", "f"], {"num_heads": 5}), "5 heads do not divide the hidden size 32"),
+    (Op("Attention", ["q", "k", "v", "broad"]), "attn_mask has 7 columns for 5 keys"),
     (Op(MHA, ["packed"], {"num_heads": H}), "packed"),
     (Op(MHA, ["f", "f", "f", "", "n32"], {"num_heads": H}), "a padding mask of rank 1"),
     (Op(GQA, ["f", "f", "f", "", "", "n32", "t"], {**GQA_HEADS, "smooth_softmax": 1}), "smooth_softmax=1"),
@@ -365,6 +367,7 @@ def test_refusals(op: Op, reason: str) -> None:
     given = {
         **QKV,
         **PAST,
+        "broad": floats(S, T + 2),
         "odd": floats(B, 3, T, D),
         "n": np.int64([3, 5]),
         "packed": floats(B, S, H, 3, D),
