@@ -20,7 +20,7 @@ from edgeq.targets.coreml.toolkit import builder
 
 _READERS = frozenset({"Reshape", "Transpose"})
 # Readers that treat every number alike where their scale is a scalar: their results are held in the same way.
-_PASSING = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_PASSING = frozenset({"Cast", "DequantizeLinear", "QuantizeLinear"})
 
 
 def held_flat(node: OnnxNode) -> bool:
@@ -43,6 +43,8 @@ def _is_able(reader: ir.Node, index: int) -> bool:
 
 
 def _is_per_tensor(reader: ir.Node) -> bool:
+    if reader.op_type == "Cast":
+        return True
     scale = reader.inputs[1]
     return scale is not None and scale.shape is not None and len(scale.shape) == 0
 

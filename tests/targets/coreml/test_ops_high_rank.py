@@ -49,7 +49,7 @@ def chain(steps: Sequence[Step], x: Array, axes: Sequence[int | str]) -> onnx.Mo
     dtype = onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
     graph = onnx.helper.make_graph(
         nodes, "chain", [onnx.helper.make_tensor_value_info("x", dtype, axes)],
-        [onnx.helper.make_tensor_value_info("y0", dtype, None)], constants,
+        [onnx.ValueInfoProto(name="y0")], constants,
     )  # fmt: skip
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model)
@@ -75,6 +75,16 @@ CHAINS: dict[str, tuple[tuple[int, ...], list[Step]]] = {
             take(4, np.array([[0, -2], [1, 3]])),
             permute(0, 1, 2, 4, 3, 5),
             to(2, 12, -1),
+        ],
+    ),
+    "cast": (
+        (2, 8, 3, 5),
+        [
+            to(-1, 2, 2, 2, 3, 5),
+            ("Cast", None, {"to": onnx.TensorProto.INT32}),
+            permute(0, 1, 4, 2, 5, 3),
+            ("Cast", None, {"to": onnx.TensorProto.FLOAT}),
+            to(0, 2, 6, 10),
         ],
     ),
     "nothing moves": ((2, 3, 4), [to(2, 1, 3, 1, 4, 1), permute(1, 0, 2, 4, 5, 3), to(6, 4)]),
