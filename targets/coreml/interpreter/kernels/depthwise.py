@@ -43,9 +43,8 @@ def depthwise(x: Array, weight: Array, axes: tuple[Axis, ...], bias: Array | Non
         layout.columns,
         layout.size,
         layout.starts,
-        # copies: a read-only array is another type to numba, which would compile the loop once more
-        np.array(weight.reshape(len(weight), -1), order="C"),
-        np.zeros(len(weight), np.float32) if bias is None else bias.copy(),
+        np.ascontiguousarray(weight.reshape(len(weight), -1)),
+        np.zeros(len(weight), np.float32) if bias is None else np.ascontiguousarray(bias),
         layout.picks,
         result.reshape(*result.shape[:2], -1, result.shape[-1]),
     )

@@ -6,39 +6,23 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from numba import njit
+from numba import float32, int64, njit, types
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 # Elements of one pass over all taps: they stay in the first-level cache.
 _PASS = 2048
 
 
-def _compiled(function: _F) -> _F:
-    return cast(_F, njit(cache=True)(function))
+def _inlined(function: _F) -> _F:
+    # in one function with the buffers, the compiler sees that no two arrays overlap, and vectorizes
+    return cast(_F, njit(inline="always")(function))
 
 
-@_compiled
-def depthwise_loop(
-    x: Any, rows: Any, columns: Any, size: int, starts: Any, taps: Any, bias: Any, picks: Any, result: Any
-) -> None:
-    """Fill ``result`` [n, c * m, lines, width].
-
-    ``x`` [n, c, r, w] is laid out in planes of ``size`` elements: (i, j) at ``rows[i] + columns[j]``, zeros
-    elsewhere. Tap t of ``taps`` [c * m, t] reads them from ``starts[t]`` on. Line l of the result starts at
-    element ``picks[l]`` of the sum.
-    """
-    each = taps.shape[0] // x.shape[1]
-    plane = np.zeros(size, np.float32)
-    total = np.empty(picks[-1] + result.shape[3], np.float32)
-    for image in range(x.shape[0]):
-        for channel in range(x.shape[1]):
-            _spread(x[image, channel], rows, columns, plane)
-            for filter_ in range(channel * each, (channel + 1) * each):
-                _add_taps(plane, starts, taps[filter_], total)
-                _pick(total, picks, bias[filter_], result[image, filter_])
+def _compiled(signature: Any) -> Callable[[_F], _F]:
+    return cast(Callable[[_F], _F], njit(signature, cache=True))
 
 
-@_compiled
+@_inlined
 def _spread(image: Any, rows: Any, columns: Any, plane: Any) -> None:
     contiguous = columns[-1] - columns[0] == columns.shape[0] - 1
     for i in range(image.shape[0]):
@@ -51,7 +35,7 @@ def _spread(image: Any, rows: Any, columns: Any, plane: Any) -> None:
                 plane[rows[i] + columns[j]] = line[j]
 
 
-@_compiled
+@_inlined
 def _add_taps(plane: Any, starts: Any, taps: Any, total: Any) -> None:
     """Four products are added before they join the sum, then two, then one.
 
@@ -84,9 +68,38 @@ def _add_taps(plane: Any, starts: Any, taps: Any, total: Any) -> None:
                 part[p] += weight * source[p]
 
 
-@_compiled
+@_inlined
 def _pick(total: Any, picks: Any, bias: Any, lines: Any) -> None:
     for i in range(lines.shape[0]):
         start = picks[i]
         for j in range(lines.shape[1]):
             lines[i, j] = total[start + j] + bias
+
+
+# Read-only arrays (weights) are taken like others: without this, numba would compile every combination.
+_IMAGES = types.Array(float32, 4, "C", readonly=True)
+_TAPS = types.Array(float32, 2, "C", readonly=True)
+_BIAS = types.Array(float32, 1, "C", readonly=True)
+_PLACES = types.Array(int64, 1, "C", readonly=True)
+_RESULT = types.Array(float32, 4, "C")
+
+
+@_compiled(types.void(_IMAGES, _PLACES, _PLACES, int64, _PLACES, _TAPS, _BIAS, _PLACES, _RESULT))
+def depthwise_loop(
+    x: Any, rows: Any, columns: Any, size: int, starts: Any, taps: Any, bias: Any, picks: Any, result: Any
+) -> None:
+    """Fill ``result`` [n, c * m, lines, width].
+
+    ``x`` [n, c, r, w] is laid out in planes of ``size`` elements: (i, j) at ``rows[i] + columns[j]``, zeros
+    elsewhere. Tap t of ``taps`` [c * m, t] reads them from ``starts[t]`` on. Line l of the result starts at
+    element ``picks[l]`` of the sum.
+    """
+    each = taps.shape[0] // x.shape[1]
+    plane = np.zeros(size, np.float32)
+    total = np.empty(picks[-1] + result.shape[3], np.float32)
+    for image in range(x.shape[0]):
+        for channel in range(x.shape[1]):
+            _spread(x[image, channel], rows, columns, plane)
+            for filter_ in range(channel * each, (channel + 1) * each):
+                _add_taps(plane, starts, taps[filter_], total)
+                _pick(total, picks, bias[filter_], result[image, filter_])
