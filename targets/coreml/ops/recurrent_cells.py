@@ -37,56 +37,50 @@ def _active(function: Activation, x: Var, clip: float | None) -> Var:
 
 def rnn_cell(direction: Direction, options: CellOptions) -> Cell:
     """RNN: ``f(x W + h R + b)``."""
+    recurrent = _product(direction, slice(None))
 
     def step(entry: Var, state: State) -> State:
-        total = builder().add(x=entry, y=_recurrent(direction, state[0]))
+        total = builder().add(x=entry, y=recurrent(state[0]))
         return (_active(direction.activations[0], total, options.clip),)
 
     return step
 
 
-def _recurrent(direction: Direction, hidden: Var) -> Var:
-    return builder().linear(x=hidden, weight=direction.recurrence, bias=direction.recurrent_bias)
+def _product(direction: Direction, rows: slice) -> Callable[[Var], Var]:
+    """``h R + b`` for these rows of R, whose constants all steps share."""
+    mb = builder()
+    weight = mb.const(val=direction.recurrence[rows])
+    bias = mb.const(val=direction.recurrent_bias[rows])
+    return lambda hidden: mb.linear(x=hidden, weight=weight, bias=bias)
 
 
 def gru_cell(direction: Direction, options: CellOptions) -> Cell:
     """GRU, gates in the order update, reset, hidden; ``resets_after`` is ``linear_before_reset=1``."""
     inner, outer = direction.activations
-    candidate = _reset_after if options.resets_after else _reset_before
+    size = direction.recurrence.shape[1]
+    gates_of, fresh_of = _product(direction, slice(2 * size)), _product(direction, slice(2 * size, None))
 
     def step(entry: Var, state: State) -> State:
         mb, (hidden,) = builder(), state
-        size = direction.recurrence.shape[1]
         x_gates, x_fresh = mb.split(x=entry, split_sizes=[2 * size, size], axis=-1)
-        rows = slice(2 * size)
-        h_gates = mb.linear(x=hidden, weight=direction.recurrence[rows], bias=direction.recurrent_bias[rows])
-        gates = _active(inner, mb.add(x=x_gates, y=h_gates), options.clip)
+        gates = _active(inner, mb.add(x=x_gates, y=gates_of(hidden)), options.clip)
         update, reset = mb.split(x=gates, num_splits=2, axis=-1)
-        total = mb.add(x=x_fresh, y=candidate(direction, hidden, reset))
-        fresh = _active(outer, total, options.clip)
+        if options.resets_after:
+            h_fresh = mb.mul(x=reset, y=fresh_of(hidden))
+        else:
+            h_fresh = fresh_of(mb.mul(x=reset, y=hidden))
+        fresh = _active(outer, mb.add(x=x_fresh, y=h_fresh), options.clip)
         kept = mb.mul(x=update, y=hidden)
         return (mb.add(x=mb.mul(x=mb.sub(x=scalar(update, 1), y=update), y=fresh), y=kept),)
 
     return step
 
 
-def _fresh_part(direction: Direction, x: Var) -> Var:
-    start = 2 * direction.recurrence.shape[1]
-    return builder().linear(x=x, weight=direction.recurrence[start:], bias=direction.recurrent_bias[start:])
-
-
-def _reset_before(direction: Direction, hidden: Var, reset: Var) -> Var:
-    return _fresh_part(direction, builder().mul(x=reset, y=hidden))
-
-
-def _reset_after(direction: Direction, hidden: Var, reset: Var) -> Var:
-    return builder().mul(x=reset, y=_fresh_part(direction, hidden))
-
-
 def lstm_cell(direction: Direction, options: CellOptions) -> Cell:
     """LSTM, gates in the order input, output, forget, cell; peepholes input, output, forget."""
     inner, middle, outer = direction.activations
     size = direction.recurrence.shape[1]
+    recurrent = _product(direction, slice(None))
 
     def gate(x: Var, cell: Var, peephole: int) -> Var:
         if direction.peephole is not None:
@@ -96,13 +90,14 @@ def lstm_cell(direction: Direction, options: CellOptions) -> Cell:
 
     def step(entry: Var, state: State) -> State:
         mb, (hidden, cell) = builder(), state
-        gates = mb.add(x=entry, y=_recurrent(direction, hidden))
+        gates = mb.add(x=entry, y=recurrent(hidden))
         enter, leave, forget, fresh = mb.split(x=gates, num_splits=4, axis=-1)
         entering = gate(enter, cell, 0)
         kept = mb.sub(x=scalar(cell, 1), y=entering) if options.couples_forget else gate(forget, cell, 2)
         added = mb.mul(x=entering, y=_active(middle, fresh, options.clip))
         cell = mb.add(x=mb.mul(x=kept, y=cell), y=added)
         leaving = gate(leave, cell, 1)
-        return mb.mul(x=leaving, y=_active(outer, cell, options.clip)), cell
+        # ONNX Runtime clips what enters the gates, not the cell state
+        return mb.mul(x=leaving, y=outer(cell)), cell
 
     return step
