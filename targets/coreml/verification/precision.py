@@ -7,27 +7,23 @@ endings of their own (``_cast_fp16``). A node is the operations between its name
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import NodeResult
+from edgeq.targets.base import QUANTIZED, NodeResult
+from edgeq.targets.coreml.capabilities import CAPABILITIES
 from edgeq.targets.coreml.interpreter.structure import MilProgram, Operation
 from edgeq.targets.coreml.verification.stored import storage
+from edgeq.targets.coreml.verification.value_graph import MOVES, ValueGraph, is_constant
 
 REMOVED = "removed"
 STORED_INT8 = "int8-weight"
 
 _COMPUTE = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"})
 _LOOKUP = frozenset({"gather", "gather_nd", "gather_along_axis"})
-# Values pass these with their rounding: nothing is computed, or only what is rounded again afterwards.
-_MOVES = frozenset(
-    {
-        "cast", "concat", "expand_dims", "identity", "max_pool", "reshape", "slice_by_index", "slice_by_size",
-        "split", "squeeze", "stack", "tile", "transpose",
-    }
-)  # fmt: skip
 _ACTIVATIONS = frozenset(
     {
         "clip", "elu", "gelu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "sigmoid_hard", "silu",
@@ -52,6 +48,7 @@ _KINDS = {
     "Gemm": frozenset({"linear", "matmul"}),
     "MatMul": frozenset({"linear", "matmul"}),
 }
+_WEIGHTED = frozenset({*_KINDS, "Einsum", "Gather", "GatherBlockQuantized", "MatMulNBits"})
 # Endings that the passes give to the name of a value.
 _ENDINGS = ("", "_cast_fp16", "_workaround", "_workaround_cast_fp16")
 
@@ -69,7 +66,7 @@ def node_results(program: MilProgram, model: ir.Model, plan: Plan) -> list[NodeR
 
 class _Lookup:
     def __init__(self, program: MilProgram, model: ir.Model) -> None:
-        self._graph = _Program(program)
+        self._graph = ValueGraph(program)
         self._nodes = {node.name or "": node for node in model.graph}
         self._names = _Names(model, self._graph)
 
@@ -84,7 +81,7 @@ class _Lookup:
         if not group:
             return _result(plan, REMOVED, "", self._why_removed(node))
         main = _main(group)
-        actual, found = self._precision(plan, node, main)
+        actual, found = self._precision(plan, node, group)
         return _result(plan, actual, _kernel(main, self._stored(main)), found or fused)
 
     def _operations(self, node: ir.Node) -> list[Operation]:
@@ -93,7 +90,7 @@ class _Lookup:
         group: list[Operation] = []
         while waiting:
             operation = waiting.pop()
-            if operation is None or operation in group or _is_constant(operation):
+            if operation is None or operation in group or is_constant(operation):
                 continue
             group.append(operation)
             waiting += [o for o in self._graph.producers(operation) if not self._names.owns(o)]
@@ -120,13 +117,16 @@ class _Lookup:
                 return f"folded into a constant or fused with {other.op_type} {other.name!r}"
         return "folded into a constant"
 
-    def _precision(self, plan: NodePlan, node: ir.Node, main: Operation) -> tuple[str, str]:
+    def _precision(self, plan: NodePlan, node: ir.Node, group: list[Operation]) -> tuple[str, str]:
+        main = _main(group)
         arithmetic = self._arithmetic(main)
-        stored = _FORMATS.get(self._stored(main) or "", arithmetic)
         rounds = _model_rounds(node)
+        if plan.precision not in QUANTIZED and not rounds and node.op_type not in _WEIGHTED:
+            return arithmetic, ""
+        stored = _FORMATS.get(self._stored(main) or "", arithmetic)
         if main.type in _LOOKUP or (plan.precision != "int8" and not rounds):
             return stored, ""
-        if self._rounded_operation(main):
+        if self._rounded_activation(group) if _is_activation(node) else self._rounded_operation(main):
             return "int8", ""
         if rounds or stored == arithmetic:
             return arithmetic, "the package does not compute it with rounded values"
@@ -146,9 +146,7 @@ class _Lookup:
         return None
 
     def _rounded_operation(self, main: Operation) -> bool:
-        """Whether ``main`` computes with rounded values only, or what is rounded right after it."""
-        if main.type in _ACTIVATIONS:
-            return self._follows_rounded(main) and self._is_rounded_after(main)
+        """Whether ``main`` computes with rounded values only."""
         factors = self._graph.inputs(main, _FACTORS)
         constant = [name for name in factors if self._graph.is_constant(name)]
         computed = [name for name in factors if name not in constant]
@@ -156,18 +154,20 @@ class _Lookup:
             return False
         return bool(computed) and self._is_rounded(computed)
 
-    def _follows_rounded(self, activation: Operation) -> bool:
-        """Whether the operation before an activation computes with rounded values."""
-        for name in self._graph.inputs(activation, ("x",)):
-            before = self._graph.producer(name)
-            while before is not None and before.type in _MOVES - {"concat", "stack"}:
-                before = next(iter(self._graph.producers(before)), None)
-            if before is None:
-                return False
-            rounded = before.type == "dequantize" or self._rounded_operation(before)
-            if not (rounded or (before.type in _ACTIVATIONS and self._follows_rounded(before))):
-                return False
-        return True
+    def _rounded_activation(self, group: list[Operation]) -> bool:
+        """Whether an activation (one operation or several) stands between rounded values and a rounding."""
+        inside = {result.name for operation in group for result in operation.outputs}
+        read = [name for operation in group for name in self._graph.inputs(operation)]
+        entering = [name for name in read if name not in inside and not self._graph.is_constant(name)]
+        follows = all(self._follows_rounded(name) for name in entering)
+        return bool(entering) and follows and self._is_rounded_after(group[0])
+
+    def _follows_rounded(self, name: str) -> bool:
+        """Whether the operation that ``name`` comes from computes with rounded values."""
+        before = self._graph.producer(name)
+        while before is not None and before.type in (MOVES | _ACTIVATIONS) - {"concat", "stack"}:
+            before = next(iter(self._graph.producers(before)), None)
+        return before is not None and (before.type == "dequantize" or self._rounded_operation(before))
 
     def _weight_is_int8(self, name: str) -> bool:
         operation = self._graph.source(name)
@@ -183,10 +183,10 @@ class _Lookup:
             return False
         if operation.type == "dequantize":
             return True
-        if _is_constant(operation):
+        if is_constant(operation):
             return storage(operation) in (None, "int8", "uint8")
         seen.add(name)
-        if operation.type in _MOVES:
+        if operation.type in MOVES:
             computed = [n for n in self._graph.inputs(operation) if not self._graph.is_constant(n)]
             return bool(computed) and all(self._comes_rounded(n, seen) for n in computed)
         return False
@@ -195,70 +195,22 @@ class _Lookup:
         readers = [r for output in operation.outputs for r in self._graph.readers(output.name)]
         return bool(readers) and all(
             reader.type == "quantize"
-            or (reader.type in (_MOVES | _ACTIVATIONS) and self._is_rounded_after(reader))
+            or (reader.type in (MOVES | _ACTIVATIONS) and self._is_rounded_after(reader))
             for reader in readers
         )
-
-
-class _Program:
-    """The main function as graph: who computes a value, who reads it."""
-
-    def __init__(self, program: MilProgram) -> None:
-        self.operations = list(program.main.block.walk())
-        self._producers = {result.name: o for o in self.operations for result in o.outputs}
-        self._dtypes = {r.name: r.type.dtype for o in self.operations for r in o.outputs}
-        self._readers: dict[str, list[Operation]] = {}
-        for operation in self.operations:
-            for name in self.inputs(operation):
-                self._readers.setdefault(name, []).append(operation)
-
-    def producer(self, name: str) -> Operation | None:
-        return self._producers.get(name)
-
-    def producers(self, operation: Operation) -> list[Operation]:
-        found = (self.producer(name) for name in self.inputs(operation))
-        return [o for o in found if o is not None]
-
-    def readers(self, name: str) -> list[Operation]:
-        return self._readers.get(name, [])
-
-    def inputs(self, operation: Operation, parameters: tuple[str, ...] = ()) -> list[str]:
-        """Names of the tensors that it reads as ``parameters`` (any), pads and strides and such left out."""
-        return [
-            name
-            for parameter, bound in operation.inputs.items()
-            if not parameters or parameter in parameters
-            for name in bound
-            if isinstance(name, str) and not self._is_parameter(name)
-        ]
-
-    def dtype(self, name: str) -> str | None:
-        return self._dtypes.get(name)
-
-    def source(self, name: str) -> Operation | None:
-        """The operation that computes ``name``, before it is moved."""
-        operation = self.producer(name)
-        while operation is not None and operation.type in _MOVES and len(self.producers(operation)) == 1:
-            operation = self.producers(operation)[0]
-        return operation
-
-    def is_constant(self, name: str) -> bool:
-        operation = self.source(name)
-        return operation is not None and _is_constant(operation)
-
-    def _is_parameter(self, name: str) -> bool:
-        operation = self.producer(name)
-        return operation is not None and operation.type == "const" and not operation.attributes["val"].blob
 
 
 class _Names:
     """ONNX value → name of the MIL value that stands for it."""
 
-    def __init__(self, model: ir.Model, graph: _Program) -> None:
+    def __init__(self, model: ir.Model, graph: ValueGraph) -> None:
         self._of: dict[ir.Value, str] = {}
+        seen: Counter[str] = Counter()
         for node in model.graph:
             for value in node.outputs:
-                name = self._find(value.name or "", graph)
+                clean = _clean(value.name or "")
+                name = _find(clean, seen[clean], graph)
+                seen[clean] += 1
                 if name is not None:
                     self._of[value] = name
         self._taken = frozenset(self._of.values())
@@ -270,16 +222,17 @@ class _Names:
         """Whether the operation's result stands for an ONNX value."""
         return any(result.name in self._taken for result in operation.outputs)
 
-    @staticmethod
-    def _find(name: str, graph: _Program) -> str | None:
-        # the same change of names as coremltools' pass sanitize_name_strings
-        clean = re.sub("[^a-zA-Z0-9_]", "_", name)
-        clean = clean if re.match("[A-Za-z_]", clean) else f"_{clean}"
-        return next((clean + end for end in _ENDINGS if graph.producer(clean + end)), None)
+
+def _clean(name: str) -> str:
+    """An identifier, as coremltools' pass sanitize_name_strings makes it."""
+    clean = re.sub("[^a-zA-Z0-9_]", "_", name)
+    return clean if re.match("[A-Za-z_]", clean) else f"_{clean}"
 
 
-def _is_constant(operation: Operation) -> bool:
-    return operation.type == "const" or operation.type.startswith("constexpr_")
+def _find(clean: str, before: int, graph: ValueGraph) -> str | None:
+    """The package's name of a value; ``before`` others had the same identifier and came first."""
+    number = f"_{before - 1}" if before else ""
+    return next((clean + end + number for end in _ENDINGS if graph.producer(clean + end + number)), None)
 
 
 def _main(group: list[Operation]) -> Operation:
@@ -289,6 +242,12 @@ def _main(group: list[Operation]) -> Operation:
         if found is not None:
             return found
     return next((operation for operation in group if operation.type not in ("cast", "identity")), group[0])
+
+
+def _is_activation(node: ir.Node) -> bool:
+    """Whether the plan rounds the node's result and not its input."""
+    rule = CAPABILITIES.int8_static.get(node.op_type)
+    return rule is not None and rule.role == "absorb"
 
 
 def _model_rounds(node: ir.Node) -> bool:

@@ -206,3 +206,62 @@ def test_a_damaged_package_is_no_contents(tmp_path: Path) -> None:
     (path / "Data/com.apple.CoreML/model.mlmodel").write_bytes(b"\xff\xff")
     with pytest.raises(ModelError):
         package_contents(path)
+
+
+def test_names_that_become_the_same_identifier_are_kept_apart(tmp_path: Path) -> None:
+    """``a.b`` is a product of stored integers, ``a/b`` one of floats."""
+    model = graph(
+        [
+            ("DequantizeLinear", ["q", "s"], ["w"], {"axis": 0}),
+            ("Gemm", ["x", "w"], ["a.b"], {"transB": 1}),
+            ("Relu", ["a.b"], ["r"], {}),
+            ("MatMul", ["r", "m"], ["a/b"], {}),
+            ("Relu", ["a/b"], ["y"], {}),
+        ],
+        {"x": [1, 32]},
+        ["y"],
+        {**constants(np.int8), "m": normal(16, 16)},
+    )
+    names = {"Gemm_a.b": "Gemm", "MatMul_a/b": "MatMul"}
+    plan = Plan(nodes={n: NodePlan(n, op, "int8", "", asked=True) for n, op in names.items()})
+    path = package(model, tmp_path / "m.mlpackage")
+    found = node_results(read_package(path), model.ir, plan)
+    assert [(r.actual, r.missed) for r in found] == [("int8-weight", False), ("fp16", True)]
+
+
+@pytest.mark.parametrize("op_type", ["Relu", "HardSwish", "Gelu", "LeakyRelu"])
+def test_an_activation_belongs_to_the_int8_layer_before_it(op_type: str, tmp_path: Path) -> None:
+    """HardSwish is several operations; rounded inputs before the layer, a rounding after the activation."""
+    model = graph(
+        [
+            ("QuantizeLinear", ["x", "s1", "z1"], ["xq"], {}),
+            ("DequantizeLinear", ["xq", "s1", "z1"], ["xd"], {}),
+            ("DequantizeLinear", ["q", "s"], ["w"], {"axis": 0}),
+            ("Gemm", ["xd", "w"], ["g"], {"transB": 1}),
+            (op_type, ["g"], ["a"], {}),
+            ("QuantizeLinear", ["a", "s1", "z1"], ["aq"], {}),
+            ("DequantizeLinear", ["aq", "s1", "z1"], ["y"], {}),
+        ],
+        {"x": [1, 32]},
+        ["y"],
+        {**constants(np.int8), "s1": np.array(0.1, np.float32), "z1": np.array(0, np.int8)},
+    )
+    plan = gemm_plan("int8")
+    plan.nodes = {
+        "Gemm_g": NodePlan("Gemm_g", "Gemm", "int8", "", asked=True),
+        f"{op_type}_a": NodePlan(f"{op_type}_a", op_type, "int8", "", asked=True),
+    }
+    found = node_results(read_package(package(model, tmp_path / "m.mlpackage")), model.ir, plan)
+    assert [r.actual for r in found] == ["int8", "int8"]
+
+
+def test_an_activation_of_a_float_layer_is_missed(tmp_path: Path) -> None:
+    model = graph(
+        [("Gemm", ["x", "w"], ["g"], {}), ("Relu", ["g"], ["y"], {})],
+        {"x": [1, 32]},
+        ["y"],
+        {"w": normal(32, 16)},
+    )
+    plan = Plan(nodes={"Relu_y": NodePlan("Relu_y", "Relu", "int8", "", asked=True)})
+    (found,) = node_results(read_package(package(model, tmp_path / "m.mlpackage")), model.ir, plan)
+    assert (found.actual, found.missed) == ("fp16", True)
