@@ -3,6 +3,9 @@
     python benchmarks/peers/coreml_node_tests.py --all
     python benchmarks/peers/coreml_node_tests.py --ops Softmax,LogSoftmax --verbose
 
+``--table`` writes how many cases of each op type pass and are refused: what the tests hold the target to
+(tests/targets/coreml/node_cases.json).
+
 ``--peer`` runs the same cases through ``onnxsim.export_coreml`` (pip install onnxsim); its packages are run
 by the same interpreter, so that only the conversion is compared.
 """
@@ -39,6 +42,20 @@ def main() -> None:
             for o in outcomes
         ]
         Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if arguments.table:
+        Path(arguments.table).write_text(_table(outcomes), encoding="utf-8")
+
+
+def _table(outcomes: list[Outcome]) -> str:
+    """Op type → number of cases that pass and that are refused, one op per line."""
+    counts: dict[str, Counter[str]] = {}
+    for outcome in outcomes:
+        counts.setdefault(outcome.case.op_type, Counter())[outcome.status] += 1
+    lines = [
+        f'  "{op}": {{"passed": {count["passed"]}, "refused": {count["refused"]}}}'
+        for op, count in sorted(counts.items())
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _summary(outcomes: list[Outcome]) -> None:
@@ -58,7 +75,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peer", action="store_true", help="convert with onnxsim instead")
     parser.add_argument("--verbose", action="store_true", help="print every case")
     parser.add_argument("--json", help="write the outcomes to this file")
-    return parser.parse_args()
+    parser.add_argument("--table", help="write the counts per op type to this file (with --all)")
+    arguments = parser.parse_args()
+    if arguments.table and not arguments.all:
+        parser.error("--table needs --all")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ _QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear"}
 
 # Inputs that models give as constants, and that Core ML needs so: weights, shapes, axes, bounds.
 _PARAMETERS: dict[str, range | tuple[int, ...]] = {
+    "AffineGrid": (1,),
     "BatchNormalization": range(1, 5),
     "CenterCropPad": (1,),
     "ConstantOfShape": (0,),
