@@ -7,8 +7,8 @@ get its sizes from :func:`input_sizes`. Pixel shuffles, windows of attention and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, pairwise, permutations
 
 import numpy as np
 import onnx_ir as ir
@@ -119,15 +119,43 @@ def transposed_flat(node: OnnxNode, x: Var) -> Var:
     if not held_flat(node):
         node.refuse(f"its result has rank {len(perm)} and Core ML tensors have at most {MAX_RANK}")
     runs = _runs([axis for axis in perm if not _is_one(sizes[axis])])
-    if len(runs) > MAX_RANK:
-        node.refuse(f"it moves {len(runs)} axes apart, and Core ML tensors have at most {MAX_RANK}")
     if len(runs) < 2:
         return x
     order = sorted(runs)
     merged = [_product([sizes[axis] for axis in run]) for run in order]
-    mb = builder()
-    x = mb.reshape(x=x, shape=vector_of(merged))
-    return mb.transpose(x=x, perm=[order.index(run) for run in runs])
+    for step in _steps(node, [order.index(run) for run in runs]):
+        x = _merged_transpose(x, merged, step)
+        merged = [merged[axis] for axis in step]
+    return x
+
+
+def _merged_transpose(x: Var, sizes: Sequence[Size], perm: Sequence[int]) -> Var:
+    """The transpose ``perm`` of a tensor with these sizes, held flat, as one of its runs of axes."""
+    runs = _runs(perm)
+    order = sorted(runs)
+    merged = [_product([sizes[axis] for axis in run]) for run in order]
+    x = builder().reshape(x=x, shape=vector_of(merged))
+    return builder().transpose(x=x, perm=[order.index(run) for run in runs])
+
+
+def _steps(node: OnnxNode, perm: list[int]) -> list[list[int]]:
+    """``perm`` as one transpose of at most 5 runs of axes, or as two of them after each other."""
+    if len(perm) <= MAX_RANK:
+        return [perm]
+    found = next((list(steps) for steps in _first_steps(perm) if len(_runs(steps[1])) <= MAX_RANK), None)
+    if found is None:
+        node.refuse(f"it moves {len(perm)} axes apart, and Core ML tensors have at most {MAX_RANK}")
+    return found
+
+
+def _first_steps(perm: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Every transpose of 5 runs of axes, and what ``perm`` needs after it."""
+    count = len(perm)
+    for cuts in combinations(range(1, count), MAX_RANK - 1):
+        groups = [range(*ends) for ends in pairwise((0, *cuts, count))]
+        for order in permutations(groups):
+            first = [axis for group in order for axis in group]
+            yield first, [first.index(axis) for axis in perm]
 
 
 def _is_one(size: Size) -> bool:
