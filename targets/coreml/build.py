@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.random_inputs import random_inputs
-from edgeq.calibration.types import Array, Arrays
+from edgeq.calibration.types import Arrays
 from edgeq.compiler.model import Model
-from edgeq.compiler.plan import Plan
+from edgeq.compiler.plan import Plan, QuantSpec
 from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult, Check
 from edgeq.targets.coreml.dynamic import resolve_dimensions
 from edgeq.targets.coreml.files import PACKAGE
 from edgeq.targets.coreml.frontend.dimensions import Dimension
-from edgeq.targets.coreml.frontend.lower import Lowered, lower
+from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
 from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
@@ -41,8 +42,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     settings, notes = _settings(job)
     model = _clean(job.model)
     with job.progress.task("Converting to Core ML"):
-        write(model, settings, folder / PACKAGE)
-        reference, more = _palettized(model, job.plan, settings, folder / PACKAGE)
+        reference, more = write(model, settings, folder / PACKAGE)
     samples = job.samples or _random_samples(model, settings.options.dimensions)
     evidence = (*save_evidence(reference, samples, folder), settings.write(folder))
     with job.progress.task("Verifying the package"):
@@ -74,19 +74,35 @@ def _settings(job: BuildJob) -> tuple[Settings, tuple[str, ...]]:
         source_sha256=job.model.source.sha256,
         recipe=job.recipe.model_dump(mode="json"),
         sampled_from=job.sampled_from or f"{RANDOM_SAMPLES} random inputs",
+        # only this scheme plans float precisions node by node; the others leave them to the arithmetic
+        float32_nodes=tuple(n.name for n in job.plan.nodes.values() if n.precision == "fp32")
+        if scheme == "fp16"
+        else (),
+        palettes={
+            name: spec.dtype for name, spec in job.plan.weights.items() if spec.dtype.startswith("pal")
+        },
     )
     return settings, notes
 
 
-def write(model: Model, settings: Settings, path: Path, arithmetic: Arithmetic | None = None) -> None:
+def write(
+    model: Model, settings: Settings, path: Path, arithmetic: Arithmetic | None = None
+) -> tuple[Model, tuple[str, ...]]:
     """Lower ``model`` and write its package to ``path``: the same arguments give the same bytes.
+
+    Returns the model whose numbers the package has (palettized weights are other ones), and notes.
 
     Raises:
         TargetError: Core ML cannot express the model.
     """
-    lowered = lower(model, ios=settings.ios, dimensions=settings.options.dimensions)
+    lowered = lower(
+        model,
+        ios=settings.ios,
+        dimensions=settings.options.dimensions,
+        float32_nodes=settings.float32_nodes,
+    )
     write_package(
-        Lowered(lowered.program, _with_images(lowered.signature, settings.options)),
+        replace(lowered, signature=_with_images(lowered.signature, settings.options)),
         path,
         ios=settings.ios,
         arithmetic=arithmetic or settings.arithmetic,
@@ -94,6 +110,7 @@ def write(model: Model, settings: Settings, path: Path, arithmetic: Arithmetic |
         source_sha256=settings.source_sha256,
         recipe=settings.recipe,
     )
+    return _palettize(model, settings, path)
 
 
 def _with_images(signature: Signature, options: CoreMLOptions) -> Signature:
@@ -103,22 +120,19 @@ def _with_images(signature: Signature, options: CoreMLOptions) -> Signature:
     return replace(signature, inputs=ports)
 
 
-def _palettized(model: Model, plan: Plan, settings: Settings, path: Path) -> tuple[Model, tuple[str, ...]]:
+def _palettize(model: Model, settings: Settings, path: Path) -> tuple[Model, tuple[str, ...]]:
     """Palettize the package's weights where the plan says so; the reference gets the same weights."""
-    if not settings.palettized:
+    if not settings.palettes:
         return model, ()
     from edgeq.targets.coreml.package.palettize import palettize
 
-    weights, notes = palettize(path, model, plan, settings.options)
-    return _with_weights(model, weights), notes
-
-
-def _with_weights(model: Model, weights: Mapping[str, Array]) -> Model:
+    specs = {name: QuantSpec(cast(Any, form), symmetric=True) for name, form in settings.palettes.items()}
+    weights, notes = palettize(path, model, Plan(weights=specs), settings.options)
     result = model.clone()
     for name, array in weights.items():
-        value = result.ir.graph.initializers[name]
-        value.const_value = ir.tensor(array.astype("float32"), name=name)
-    return result
+        numbers = np.asarray(array, np.float32)
+        result.ir.graph.initializers[name].const_value = ir.tensor(numbers, name=name)
+    return result, notes
 
 
 def _clean(model: Model) -> Model:

@@ -14,8 +14,8 @@ def resolve_dimensions(
 ) -> tuple[dict[str, Dimension], tuple[str, ...]]:
     """The size of every dynamic dimension that has one, and notes on what was chosen here.
 
-    What is the first axis of an input is the batch: applications run sample by sample, so it becomes 1. Other dimensions have no
-    size that would be right for every model; lowering asks the user for them.
+    What is the first axis of an input is the batch: applications run sample by sample, so it becomes 1. Other
+    dimensions have no size that would be right for every model; lowering asks the user for them.
 
     Raises:
         ConfigError: ``given`` names a dimension that the model does not have.

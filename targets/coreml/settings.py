@@ -19,7 +19,8 @@ from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
 class Settings:
     """``ios`` is the deployment target; ``options`` have every dynamic dimension resolved.
 
-    ``sampled_from`` says in words where the samples of the verification come from.
+    ``sampled_from`` says in words where the samples of the verification come from, ``float32_nodes`` are ONNX
+    nodes that keep float32 in a float16 package, ``palettes`` weights → the form of their lookup tables.
     """
 
     ios: int
@@ -29,11 +30,8 @@ class Settings:
     source_sha256: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
     sampled_from: str = ""
-
-    @property
-    def palettized(self) -> bool:
-        """Whether weights are indices into lookup tables, which cannot be computed twice."""
-        return self.scheme.startswith("palettize")
+    float32_nodes: tuple[str, ...] = ()
+    palettes: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> str:
         """Write them into the artefact's folder; returns the file's name."""
@@ -44,6 +42,8 @@ class Settings:
             "source_sha256": self.source_sha256,
             "recipe": self.recipe,
             "sampled_from": self.sampled_from,
+            "float32_nodes": list(self.float32_nodes),
+            "palettes": self.palettes,
             "options": self.options.model_dump(mode="json", exclude={"dimensions"}),
             "dimensions": {name: asdict(size) for name, size in self.options.dimensions.items()},
         }
@@ -63,7 +63,8 @@ class Settings:
             content = json.loads(path.read_text(encoding="utf-8"))
             dimensions = {name: _dimension(size) for name, size in content.pop("dimensions").items()}
             options = CoreMLOptions(**{**content.pop("options"), "dimensions": dimensions})
-            return cls(options=options, **content)
+            nodes = tuple(content.pop("float32_nodes"))
+            return cls(options=options, float32_nodes=nodes, **content)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
             raise ModelError(f"{path} cannot be read: {error}.", fix="Compile the model again.") from error
 

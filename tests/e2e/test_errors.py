@@ -27,7 +27,7 @@ GOLDEN = [
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--target", "toaster"),
         2,
-        "error: Unknown target 'toaster'.\nfix:   Known targets: onnxruntime.\n",
+        "error: Unknown target 'toaster'.\nfix:   Known targets: coreml, onnxruntime.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--budget", "siez <= 1MB"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgeq.targets.coreml.frontend.lowering import Lowering
 from edgeq.targets.coreml.frontend.node import OnnxNode, RefusedNodeError, Var
 from edgeq.targets.coreml.frontend.signature import Port, Signature, package_names
 from edgeq.targets.coreml.frontend.table import handler_of
+from edgeq.targets.coreml.ops.data_movement import MAX_RANK
 from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
 
 _INPUT_TYPES = {
@@ -32,38 +33,55 @@ _INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType
 
 @dataclass(frozen=True)
 class Lowered:
-    """The MIL program (before coremltools' passes) and how its ports stand for the ONNX model's."""
+    """The MIL program (before coremltools' passes) and how its ports stand for the ONNX model's.
+
+    ``float32_values`` are names of MIL values that are to be computed in float32 whatever the arithmetic is.
+    """
 
     program: Any
     signature: Signature
+    float32_values: frozenset[str] = frozenset()
 
 
-def lower(model: Model, *, ios: int, dimensions: Mapping[str, Dimension] | None = None) -> Lowered:
+def lower(
+    model: Model,
+    *,
+    ios: int,
+    dimensions: Mapping[str, Dimension] | None = None,
+    float32_nodes: Collection[str] = (),
+) -> Lowered:
     """Lower the normalized or quantized ``model`` for the deployment target iOS ``ios`` (15 to 18).
 
     ``dimensions`` says what becomes of each dynamic dimension: its symbolic name, or ``input:axis`` for one
-    without a name.
+    without a name. ``float32_nodes`` are names of nodes that keep float32 in a float16 package.
 
     Raises:
         RefusedNodeError: an op, attribute, mode, dtype or rank that cannot be expressed exactly.
         TargetError: an input or output that Core ML cannot have, or a dynamic dimension without a size.
     """
-    run = _Run(model, ios, dict(dimensions or {}))
+    run = _Run(model, ios, dict(dimensions or {}), frozenset(float32_nodes))
     return run.program()
 
 
 class _Run:
-    def __init__(self, model: Model, ios: int, dimensions: dict[str, Dimension]) -> None:
+    def __init__(
+        self, model: Model, ios: int, dimensions: dict[str, Dimension], float32_nodes: frozenset[str]
+    ) -> None:
         self.graph = model.ir.graph
         self.ios = ios
         self.dimensions = dimensions
-        self.lowering = Lowering(ios)
         self.inputs = [v for v in self.graph.inputs if v.name not in self.graph.initializers]
         names = package_names([v.name or "" for v in [*self.inputs, *self.graph.outputs]])
         self.names = names
+        self.given: set[str] = set()
+        self.lowering = Lowering(ios, reserved=frozenset(names.values()))
         self.symbols: dict[str, Any] = {}
+        self.float32_nodes = float32_nodes
+        self.float32_values: list[Var] = []
 
     def program(self) -> Lowered:
+        _check_ranks(self.inputs, "input")
+        _check_ranks(self.graph.outputs, "output")
         coremltools()
         from coremltools.converters.mil.mil import Function, Program
 
@@ -76,13 +94,17 @@ class _Run:
             for value in self.inputs:
                 self._take(value, function.inputs[self.names[value.name or ""]])
             for node in self.graph:
+                before = len(function.operations)
                 self._node(node)
+                if node.name in self.float32_nodes:
+                    made = list(function.operations)[before:]
+                    self.float32_values += [out for op in made for out in op.outputs]
             function.set_outputs([self._give(value) for value in self.graph.outputs])
         program.add_function("main", function)
         signature = Signature(
             tuple(self._port(v) for v in self.inputs), tuple(self._port(v) for v in self.graph.outputs)
         )
-        return Lowered(program, signature)
+        return Lowered(program, signature, frozenset(value.name for value in self.float32_values))
 
     def _placeholder(self, value: ir.Value) -> Any:
         dtype = _INPUT_TYPES.get(self.lowering.dtype(value))
@@ -124,6 +146,9 @@ class _Run:
         self.lowering.set(value, variable)
 
     def _node(self, node: ir.Node) -> None:
+        if node.op_type == "If" and not node.domain:
+            self._branch(node)
+            return
         handler = handler_of(node.domain, node.op_type)
         view = OnnxNode(node, self.lowering)
         if handler is None:
@@ -141,13 +166,35 @@ class _Run:
         outputs = results if isinstance(results, Sequence) else [results]
         self.lowering.finish(view, outputs)
 
+    def _branch(self, node: ir.Node) -> None:
+        """An If whose condition is known, if only since dynamic dimensions are fixed: its branch's nodes."""
+        condition = None if node.inputs[0] is None else self.lowering.constant(node.inputs[0])
+        if condition is None:
+            raise RefusedNodeError(
+                node,
+                "its condition is only known at run time",
+                "Fix the dynamic dimensions that it depends on, or export the model for one of its branches.",
+            )
+        branch = node.attributes["then_branch" if condition.any() else "else_branch"].as_graph()
+        for inner in branch:
+            self._node(inner)
+        for outer, result in zip(node.outputs, branch.outputs, strict=True):
+            known = self.lowering.constant(result)
+            self.lowering.set(outer, self.lowering.variable(result) if known is None else known)
+
     def _give(self, value: ir.Value) -> Var:
         mb, name = builder(), self.names[value.name or ""]
         variable = self._widened(value)
         if variable.rank == 0:
             variable = mb.expand_dims(x=variable, axes=[0])
-        # identity: an output may be an input, a constant, or another output as well
-        return mb.identity(x=variable, name=name)
+        if variable.op is None or variable.op.op_type == "const" or variable.name in self.given:
+            # an output may be an input, a constant, or another output as well
+            variable = mb.identity(x=variable)
+        variable.name = name
+        if len(variable.op.outputs) == 1:
+            variable.op.name = name
+        self.given.add(name)
+        return variable
 
     def _widened(self, value: ir.Value) -> Var:
         """The value with small integers and booleans as int32."""
@@ -175,6 +222,18 @@ class _Run:
         name = None if size is None else size.value
         chosen = self.dimensions.get(name or f"{value.name}:{axis}")
         return name if chosen is None or chosen.fixed is None else chosen.fixed
+
+
+def _check_ranks(values: Sequence[ir.Value], kind: str) -> None:
+    """Refuse ports that Core ML cannot have, before anything is lowered for them."""
+    for value in values:
+        rank = 0 if value.shape is None else len(value.shape)
+        if rank > MAX_RANK:
+            raise TargetError(
+                f"Core ML: the {kind} {value.name!r} has rank {rank}, and Core ML tensors have at most "
+                f"{MAX_RANK}.",
+                fix="Reshape it in the model, merging dimensions that are used together.",
+            )
 
 
 def _opset(ios: int) -> Any:

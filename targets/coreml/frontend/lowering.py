@@ -24,10 +24,14 @@ _TO_INT32 = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 class Lowering:
-    """ONNX value → MIL variable or numpy constant. ``ios`` is the deployment target: 15, 16, 17, 18."""
+    """ONNX value → MIL variable or numpy constant. ``ios`` is the deployment target: 15, 16, 17, 18.
 
-    def __init__(self, ios: int) -> None:
+    ``reserved`` are names that inner values may not have: those of the package's inputs and outputs.
+    """
+
+    def __init__(self, ios: int, reserved: frozenset[str] = frozenset()) -> None:
         self.ios = ios
+        self._reserved = reserved
         self._variables: dict[ir.Value, Var] = {}
         self._constants: dict[ir.Value, Array] = {}
 
@@ -100,9 +104,10 @@ class Lowering:
         """Name the MIL op after the ONNX value, unless it already stands for another one."""
         if isinstance(result, np.ndarray) or result.op is None or result in self._variables.values():
             return
-        result.name = name
+        # ports keep their names: an inner value called like one gets another
+        result.name = f"{name}_inner" if name in self._reserved else name
         if len(result.op.outputs) == 1:
-            result.op.name = name
+            result.op.name = result.name
 
 
 def mil_type_name(variable: Var) -> str:

@@ -7,6 +7,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# Words of MIL's own text form: coremltools renames values that are called so.
+_RESERVED = frozenset(
+    {
+        "any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false", "string",
+        "state", "bf16", "fp16", "fp32", "fp64", "int8", "int16", "int32", "int64", "uint8", "uint16",
+        "uint32", "uint64",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ImagePort:
@@ -82,6 +91,8 @@ def package_names(names: Iterable[str]) -> dict[str, str]:
         clean = re.sub(r"[^A-Za-z0-9_]", "_", name)
         if not clean or clean[0].isdigit():
             clean = f"_{clean}"
+        if clean in _RESERVED:
+            clean = f"{clean}_"
         candidate, count = clean, 1
         while candidate in taken:
             candidate = f"{clean}_{count}"

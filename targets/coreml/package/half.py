@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -15,12 +16,14 @@ _INFINITE = 1e38
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def cast_to_half(program: Any) -> None:
+def cast_to_half(program: Any, keep: Collection[str] = ()) -> None:
     """Let every operation of the MIL ``program`` compute in float16.
 
-    An operation with a constant that float16 cannot hold stays in float32.
+    An operation with a constant that float16 cannot hold stays in float32, and so does one that makes a value
+    whose name is in ``keep``.
     """
-    _half_pass()()(program)
+    kept = frozenset(keep)
+    _half_pass()(op_selector=lambda op: not any(out.name in kept for out in op.outputs))(program)
 
 
 @cache

@@ -22,7 +22,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from edgeq.targets.coreml.package.half import cast_to_half
@@ -88,11 +88,11 @@ _FINISH = (
 PASSES = (*_BEFORE_HALF, *_FINISH)
 
 
-def run_passes(program: Any, *, half: bool) -> None:
-    """Change the MIL ``program`` in place; ``half`` computes in float16."""
+def run_passes(program: Any, *, half: bool, keep: Collection[str] = ()) -> None:
+    """Change the MIL ``program`` in place; ``half`` computes in float16, but for the values ``keep``."""
     _run(program, _BEFORE_HALF)
     if half:
-        cast_to_half(program)
+        cast_to_half(program, keep)
     _run(program, _FINISH)
     program.validate(check_essential_scope=True)
 

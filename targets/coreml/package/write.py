@@ -54,7 +54,7 @@ def _convert(
     try:
         program.functions["main"].set_input_types(input_types(program, lowered.signature, options, ios))
         config = classifier_config(program, lowered.signature, options)
-        run_passes(program, half=arithmetic == "float16")
+        run_passes(program, half=arithmetic == "float16", keep=lowered.float32_values)
         return export(
             program,
             str(weights),

@@ -12,8 +12,11 @@ from edgeq.targets.base import Check
 
 # Float sums in another order: differences of the last bits, relative to the largest value of the tensor.
 FLOAT32_TOLERANCE = 1e-5
-# Rounding every float operation to float16: a QDQ net keeps this, a float one far more.
+# Rounding every operation to float16 leaves a float net 45 dB and more.
 FLOAT16_SQNR = 35.0
+# Where activations are rounded to integers, float16 lets a few percent of them fall one step aside in every
+# layer: noise of a third of the quantization's own, 33 to 44 dB on the measured nets (docs/coreml.md).
+FLOAT16_SQNR_ROUNDED = 30.0
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,14 @@ def exact_check(found: Distance, why: tuple[str, str], samples: str) -> Check:
     return Check("float32 numbers", bool(explained), f"{text}; {explained or why_not}", wanted)
 
 
-def half_check(found: Distance, samples: str) -> Check:
-    """The float16 package: as close as rounding every operation allows."""
-    wanted = f"at least {FLOAT16_SQNR:.0f} dB to ONNX Runtime in float32"
+def half_check(found: Distance, samples: str, *, rounded: bool) -> Check:
+    """The float16 package: as close as rounding every operation allows; ``rounded``: activations are too."""
+    limit = FLOAT16_SQNR_ROUNDED if rounded else FLOAT16_SQNR
+    wanted = f"at least {limit:.0f} dB to ONNX Runtime in float32"
     if found.wrong:
         return Check("float16 numbers", False, f"the output {found.wrong[0]!r} is not finite", wanted)
     text = f"{_text(found.sqnr)} to ONNX Runtime in float32 on {samples}"
-    return Check("float16 numbers", found.sqnr >= FLOAT16_SQNR, text, wanted)
+    return Check("float16 numbers", found.sqnr >= limit, text, wanted)
 
 
 def _text(sqnr: float) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import edgeq
+from edgeq.compiler.recipe import Override, Recipe
 from edgeq.targets.coreml.verification.foreign import verify_package
 from edgeq.targets.coreml.verification.prove import prove, prove_again
 from edgeq.verify import verify
@@ -21,6 +23,7 @@ from tests.support.coreml_artefacts import (
     operation,
     scale_by,
     swap_weights,
+    text_net,
 )
 
 ARITHMETICS = ("float16", "float32")
@@ -144,3 +147,24 @@ def test_a_package_alone_is_verified_against_its_onnx_model(
     other = conv_net(tmp_path / "other.onnx", seed=5)
     _, checks = verify_package(artefacts["float32"] / PACKAGE, other)
     assert [check.passed for check in checks] == [False]
+
+
+def test_nodes_that_were_asked_for_in_float32_stay_so_in_a_float16_package(tmp_path: Path) -> None:
+    recipe = Recipe(scheme="fp16", overrides=(Override(match="op:Gemm", precision="fp32"),))
+    model = conv_net(tmp_path / "net.onnx")
+    result = edgeq.compile(str(model), target="coreml", recipe=recipe, output=tmp_path / "out", bench=None)
+    actual = {node.name: node.actual for node in result.nodes}
+    assert actual["head"] == "fp32"
+    assert actual["conv1"] == actual["conv2"] == "fp16"
+    assert verify(result.folder).passed
+
+
+@pytest.mark.parametrize(
+    "scheme", ["fp32", "fp16", "int8-weight", "int4-weight", "palettize-6", "palettize-4"]
+)
+@pytest.mark.parametrize("net", [conv_net, text_net])
+def test_every_scheme_verifies_again(net: Callable[[Path], Path], scheme: str, tmp_path: Path) -> None:
+    options = {} if net is conv_net else {"dimension.T": "1..16@8"}
+    folder = compile_net(net(tmp_path / "net.onnx"), scheme, tmp_path / "out", target_options=options)
+    found = verify(folder)
+    assert found.passed, [check for check in found.checks if not check.passed]
