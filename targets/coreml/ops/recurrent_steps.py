@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ def stepwise(layer: Layer, direction: Direction, cell: Cell, *, every: bool) -> 
     """``cell`` over all steps of the layer; ``every``: all hidden states are wanted."""
     run = _Steps(layer, direction, cell)
     count = layer.steps
-    if count is not None and count <= LONGEST_UNROLLED:
-        return run.unrolled(count, every)
-    return run.looped(every)
+    if count is None or count > LONGEST_UNROLLED:
+        found = run.looped(every)
+    else:
+        found = run.unrolled(count, every)
+    return replace(found, last=run.without_empty(found.last))
 
 
 class _Steps:
@@ -56,6 +58,14 @@ class _Steps:
         inside = mb.greater(x=self.lengths, y=index)
         kept = tuple(mb.select(cond=inside, a=new, b=old) for new, old in zip(fresh, state, strict=True))
         return mb.select(cond=inside, a=fresh[0], b=self.zeros), kept
+
+    def without_empty(self, state: State) -> State:
+        """The last state, 0 for sequences of length 0 as in ONNX Runtime."""
+        if self.lengths is None or (self.lengths.val is not None and np.all(self.lengths.val > 0)):
+            return state
+        mb = builder()
+        there = mb.greater(x=self.lengths, y=np.int32(0))
+        return tuple(mb.select(cond=there, a=value, b=self.zeros) for value in state)
 
     def unrolled(self, count: int, every: bool) -> Sequence:
         mb = builder()

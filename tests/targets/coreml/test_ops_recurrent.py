@@ -101,9 +101,13 @@ def test_options(kind: str, direction: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("constant", [False, True])
 @pytest.mark.parametrize(("kind", "direction"), GRID)
 def test_sequences_of_different_lengths(kind: str, direction: str, constant: bool, tmp_path: Path) -> None:
-    lengths = {"n": np.array([2, 5, 1], np.int32), "all": np.full(BATCH, STEPS, np.int32)}
+    lengths = {
+        "n": np.array([2, 5, 1], np.int32),
+        "empty": np.array([0, 3, 5], np.int32),
+        "all": np.full(BATCH, STEPS, np.int32),
+    }
     state = "h c" if kind == "LSTM" else "h"
-    names = ["n", "all"]
+    names = ["n", "empty", "all"]
     nodes = [node(kind, direction, f"x w r b {n} {state}") for n in names] + [
         node(kind, direction, "x w r b n")
     ]
@@ -172,7 +176,7 @@ def test_gru_of_pytorch_of_any_length(direction: str, steps: int, tmp_path: Path
 def test_loops_express_every_option(kind: str, direction: str, tmp_path: Path) -> None:
     state = "h c" if kind == "LSTM" else "h"
     x = floats(70, BATCH, INPUTS)
-    inputs = {"n": np.array([70, 3, 66], np.int32)}
+    inputs = {"n": np.array([70, 0, 66], np.int32)}
     nodes = [
         node(kind, direction, f"x w r b n {state}"),
         node(kind, direction, f"x w r b - {state}", clip=0.7),
