@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.targets.coreml.package.angles import angle_operations
+from edgeq.targets.coreml.package.masks import INFINITE, soften_masks
 from edgeq.targets.coreml.toolkit import coremltools
 
-# Constants from here on stand for infinity (masks of -3.4e38) and may become it.
-_INFINITE = 1e38
+_PRODUCTS = frozenset({"mul", "real_div", "matmul", "linear", "conv"})
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def cast_to_half(program: Any, keep: Collection[str] = ()) -> None:
     """Let every operation of the MIL ``program`` compute in float16.
 
-    An operation with a constant that float16 cannot hold stays in float32, and so does one that makes a value
-    whose name is in ``keep``.
+    An operation with a constant that float16 cannot hold stays in float32, and so do the angles of positions
+    and what makes a value whose name is in ``keep``.
     """
-    kept = frozenset(keep)
-    _half_pass()(op_selector=lambda op: not any(out.name in kept for out in op.outputs))(program)
+    soften_masks(program)
+    exact, kept = angle_operations(program), frozenset(keep)
+    _half_pass()(op_selector=lambda op: op not in exact and not any(out.name in kept for out in op.outputs))(
+        program
+    )
 
 
 @cache
@@ -34,7 +38,9 @@ def _half_pass() -> Any:
     class HalfPass(FP16ComputePrecision):  # type: ignore[misc]
         @staticmethod
         def fp16_overflow(op: Any) -> bool:
-            return any(_overflows(value) for value in _float_constants(op))
+            # a comparison, a selection or a sum with infinity means the same; 0 * infinity does not
+            infinite = np.inf if op.op_type in _PRODUCTS else INFINITE
+            return any(_overflows(value, infinite) for value in _float_constants(op))
 
         def _get_casted_outputs(self, op: Any, casted_inputs: Any) -> Any:
             """The operation in float16; several outputs would be named after the operation."""
@@ -57,11 +63,11 @@ def _float_constants(op: Any) -> list[Array]:
     return [np.asarray(var.op.val.val) for var in variables if var.is_tensor_or_scalar_of(dtype="fp32")]
 
 
-def _overflows(values: Array) -> bool:
+def _overflows(values: Array, infinite: float) -> bool:
     if values.size == 0:
         return False
     largest = max(float(values.max()), -float(values.min()))
     if largest <= _LARGEST_HALF:
         return False
     magnitudes = np.abs(values)
-    return bool(((magnitudes > _LARGEST_HALF) & (magnitudes < _INFINITE)).any())
+    return bool(((magnitudes > _LARGEST_HALF) & (magnitudes < infinite)).any())
