@@ -106,7 +106,7 @@ def quick_gelu(node: OnnxNode) -> Var:
     return _swish(x, alpha)
 
 
-def _softplus(x: Var) -> Var:
+def softplus_of(x: Var) -> Var:
     """log(1 + exp(x)) as max(x, 0) + log(1 + exp(-|x|)).
 
     MIL's softplus alone falls to 0 above x ≈ 10.4 on the Neural Engine, where exp(x) overflows
@@ -118,13 +118,13 @@ def _softplus(x: Var) -> Var:
 
 def softplus(node: OnnxNode) -> Var:
     """Softplus: log(1 + exp(x))."""
-    return _softplus(_float_input(node))
+    return softplus_of(_float_input(node))
 
 
 def mish(node: OnnxNode) -> Var:
     """Mish: x·tanh(softplus(x))."""
     mb, x = builder(), _float_input(node)
-    return mb.mul(x=x, y=mb.tanh(x=_softplus(x)))
+    return mb.mul(x=x, y=mb.tanh(x=softplus_of(x)))
 
 
 _GELU_MODES = {"none": "EXACT", "tanh": "TANH_APPROXIMATION"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
+from edgeq.targets.coreml.ops.activation import softplus_of
 from edgeq.targets.coreml.ops.elementwise import scalar
 from edgeq.targets.coreml.toolkit import builder
 
@@ -91,6 +92,7 @@ _FORMS: Mapping[str, Form] = {
     "relu": _plain("relu"),
     "scaledtanh": Form(_scaled_tanh, (None, None)),
     "sigmoid": _plain("sigmoid"),
+    "softplus": Form(lambda x, _: softplus_of(x)),
     "softsign": _plain("softsign"),
     "tanh": _plain("tanh"),
     "thresholdedrelu": _with_alpha("thresholded_relu", 1.0),

@@ -29,10 +29,8 @@ def stepwise(layer: Layer, direction: Direction, cell: Cell, *, every: bool) -> 
     """``cell`` over all steps of the layer; ``every``: all hidden states are wanted."""
     run = _Steps(layer, direction, cell)
     count = layer.steps
-    if count is None or count > LONGEST_UNROLLED:
-        found = run.looped(every)
-    else:
-        found = run.unrolled(count, every)
+    written_out = count is not None and count <= LONGEST_UNROLLED
+    found = run.unrolled(every) if written_out else run.looped(every)
     return replace(found, last=run.without_empty(found.last))
 
 
@@ -67,8 +65,8 @@ class _Steps:
         there = mb.greater(x=self.lengths, y=np.int32(0))
         return tuple(mb.select(cond=there, a=value, b=self.zeros) for value in state)
 
-    def unrolled(self, count: int, every: bool) -> Sequence:
-        mb = builder()
+    def unrolled(self, every: bool) -> Sequence:
+        mb, count = builder(), int(self.layer.x.shape[0])
         parts = mb.split(x=self.entries, num_splits=count, axis=0) if count > 1 else [self.entries]
         state, given = self.direction.state, []
         indices = range(count)[::-1] if self.direction.backward else range(count)

@@ -120,7 +120,7 @@ def test_sequences_of_different_lengths(kind: str, direction: str, constant: boo
 
 ACTIVATIONS: list[tuple[str, list[str], dict[str, list[float]]]] = [
     *(("RNN", [name], {}) for name in ("Relu", "Sigmoid", "Tanh", "HardSigmoid", "LeakyRelu")),
-    *(("RNN", [name], {}) for name in ("Elu", "Softsign")),
+    *(("RNN", [name], {}) for name in ("Elu", "Softplus", "Softsign")),
     ("RNN", ["Affine"], {"activation_alpha": [0.5], "activation_beta": [0.1]}),
     ("RNN", ["ScaledTanh"], {"activation_alpha": [1.5], "activation_beta": [0.7]}),
     ("RNN", ["ThresholdedRelu"], {"activation_alpha": [0.25]}),
@@ -282,10 +282,22 @@ def test_what_mil_has_is_its_own_op(kind: str) -> None:
     assert not found & {"linear", "while_loop"}
 
 
+def test_half_precision_of_mils_own_ops_begins_with_ios_17() -> None:
+    x = {"x": floats(STEPS, BATCH, INPUTS).astype(np.float16)}
+    for ios, expected in ((16, "linear"), (17, "lstm")):
+        nodes = [node("LSTM", "forward")]
+        constants = {
+            name: array.astype(np.float16) for name, array in used(nodes, weights("LSTM", 1)).items()
+        }
+        model, _ = model_of_nodes(nodes, x, constants, None)
+        lowered = lower_ops(model, [np.zeros(1, np.float16)] * 3, ios=ios)
+        assert expected in {op.op_type for op in lowered.program["main"].operations}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"activations": ["Softplus"]}, "activation 'softplus'"),
+        ({"activations": ["Swish"]}, "activation 'swish'"),
         ({"activations": ["Affine"]}, "'affine' has no alpha or beta"),
         ({"activations": ["Tanh", "Tanh"]}, "2 activations instead of 1"),
         ({"activations": ["Elu"], "activation_alpha": [1.0, 2.0]}, "more activation_alpha"),
