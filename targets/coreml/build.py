@@ -24,12 +24,15 @@ from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
 from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
+from edgeq.targets.coreml.ports import with_random_images
 from edgeq.targets.coreml.runner import KIND
 from edgeq.targets.coreml.settings import Settings
 from edgeq.targets.coreml.verification.prove import prove
 from edgeq.targets.coreml.verification.reference import save_evidence
 
 RANDOM_SAMPLES = 2
+# The largest size of a dynamic dimension in random samples: attention takes its square in memory.
+MOST_RANDOM = 128
 
 
 def build(job: BuildJob, folder: Path) -> BuildResult:
@@ -43,7 +46,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     model = _clean(job.model)
     with job.progress.task("Converting to Core ML"):
         reference, more = write(model, settings, folder / PACKAGE)
-    samples = job.samples or _random_samples(model, settings.options.dimensions)
+    samples = job.samples or _random_samples(model, settings.options)
     evidence = (*save_evidence(reference, samples, folder), settings.write(folder))
     with job.progress.task("Verifying the package"):
         checks = tuple(prove(folder, threads=job.threads))
@@ -115,9 +118,13 @@ def write(
 
 def _with_images(signature: Signature, options: CoreMLOptions) -> Signature:
     """The signature with what turns the ONNX model's floats back into pixels."""
-    images = {image.name: ImagePort(image.scale, image.bias) for image in options.image_input}
+    images = _images(options)
     ports: tuple[Port, ...] = tuple(replace(p, image=images.get(p.name)) for p in signature.inputs)
     return replace(signature, inputs=ports)
+
+
+def _images(options: CoreMLOptions) -> dict[str, ImagePort]:
+    return {image.name: ImagePort(image.scale, image.bias) for image in options.image_input}
 
 
 def _palettize(model: Model, settings: Settings, path: Path) -> tuple[Model, tuple[str, ...]]:
@@ -143,8 +150,18 @@ def _clean(model: Model) -> Model:
 
 
 def _random_samples(model: Model, dimensions: Mapping[str, Dimension]) -> Sequence[Arrays]:
-    sizes = {name: size.initial for name, size in dimensions.items()}
-    return [random_inputs(model.inputs, seed=seed, dims=sizes) for seed in range(RANDOM_SAMPLES)]
+    """One sample at the sizes that the package declares, one at larger sizes where it allows them."""
+    declared = {name: size.initial for name, size in dimensions.items()}
+    larger = {name: _larger(size) for name, size in dimensions.items()}
+    return [
+        random_inputs(model.inputs, seed=seed, dims=sizes) for seed, sizes in enumerate((declared, larger))
+    ]
+
+
+def _larger(size: Dimension) -> int:
+    """The largest size up to one that is proven in seconds."""
+    sizes = size.choices or (max(size.initial, min(size.largest, MOST_RANDOM)),)
+    return max((found for found in sizes if found <= MOST_RANDOM), default=size.initial)
 
 
 def refuse_failed(checks: Sequence[Check]) -> None:
