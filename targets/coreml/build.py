@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -149,12 +149,14 @@ def _clean(model: Model) -> Model:
     return clean
 
 
-def _random_samples(model: Model, dimensions: Mapping[str, Dimension]) -> Sequence[Arrays]:
+def _random_samples(model: Model, options: CoreMLOptions) -> Sequence[Arrays]:
     """One sample at the sizes that the package declares, one at larger sizes where it allows them."""
+    dimensions, images = options.dimensions, _images(options)
     declared = {name: size.initial for name, size in dimensions.items()}
     larger = {name: _larger(size) for name, size in dimensions.items()}
     return [
-        random_inputs(model.inputs, seed=seed, dims=sizes) for seed, sizes in enumerate((declared, larger))
+        with_random_images(random_inputs(model.inputs, seed=seed, dims=sizes), images, seed)
+        for seed, sizes in enumerate((declared, larger))
     ]
 
 

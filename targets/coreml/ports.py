@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,17 @@ def to_package(signature: Signature, inputs: Arrays) -> dict[str, Array]:
 def from_package(signature: Signature, outputs: Arrays) -> dict[str, Array]:
     """Package name → array as ONNX name → array, in the ONNX model's dtypes and ranks."""
     return {port.name: _decode(port, outputs) for port in signature.outputs}
+
+
+def with_random_images(inputs: Arrays, images: Mapping[str, ImagePort], seed: int) -> dict[str, Array]:
+    """``inputs`` with what random pixels become, by the package's own scale and bias, where images go in."""
+    rng = np.random.default_rng(seed)
+    found = dict(inputs)
+    for name, image in images.items():
+        array = np.asarray(found[name])
+        bias = np.asarray(image.bias or (0.0,), np.float64).reshape(-1, 1, 1)
+        found[name] = (rng.integers(0, 256, array.shape) * image.scale + bias).astype(array.dtype)
+    return found
 
 
 def _check_names(signature: Signature, inputs: Arrays) -> None:

@@ -16,6 +16,7 @@ from edgeq.targets.coreml.frontend.signature import Port, Signature, package_nam
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.interpreter.structure import Feature, MilProgram
 from edgeq.targets.coreml.package.metadata import SIGNATURE
+from edgeq.targets.coreml.ports import with_random_images
 from edgeq.targets.coreml.runner import KIND, InterpreterRunner
 from edgeq.targets.coreml.verification.numbers import distance, exact_check, half_check
 from edgeq.targets.coreml.verification.reference import Reference
@@ -83,4 +84,5 @@ def _samples(specs: list[TensorSpec], signature: Signature, program: MilProgram)
         TensorSpec(spec.name, np.dtype(spec.dtype), shapes[port.package_name] if spec.shape else ())
         for spec, port in zip(specs, signature.inputs, strict=True)
     ]
-    return [random_inputs(fixed, seed=seed) for seed in range(SAMPLES)]
+    images = {port.name: port.image for port in signature.inputs if port.image is not None}
+    return [with_random_images(random_inputs(fixed, seed=seed), images, seed) for seed in range(SAMPLES)]
