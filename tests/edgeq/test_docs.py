@@ -15,13 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_command_reference_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("generate_cli", ROOT / "docs" / "generate_cli.py")
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [("generate_cli.py", "cli.md"), ("generate_coreml_ops.py", "coreml-ops.md")],
+)
+def test_generated_pages_are_up_to_date(script: str, name: str) -> None:
+    spec = importlib.util.spec_from_file_location(script.removesuffix(".py"), ROOT / "docs" / script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == module.page(), "run: make docs"
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == module.page(), "run: make docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -47,4 +51,11 @@ def test_quoted_configurations_are_valid(page: Path, tmp_path: Path) -> None:
 
 def test_the_demo_configuration_is_valid() -> None:
     config = load_config(ROOT / "examples" / "digits" / "edgeq.toml")
-    assert [target.name for target in config.targets] == ["int8-static", "int8-dynamic", "int4-weight"]
+    assert [(entry.target, entry.name) for entry in config.targets] == [
+        ("onnxruntime", "int8-static"),
+        ("onnxruntime", "int8-dynamic"),
+        ("onnxruntime", "int4-weight"),
+        ("coreml", "fp16"),
+        ("coreml", "ane-w8a8"),
+        ("coreml", "ane-pal4"),
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.dimensions import nonnegative
@@ -42,7 +42,7 @@ def bitwise_not(node: OnnxNode) -> Var:
     return builder().sub(x=-1, y=node.input(0))
 
 
-def _refuse_bitwise(node: OnnxNode) -> Var:
+def _refuse_bitwise(node: OnnxNode) -> NoReturn:
     node.refuse("MIL has no bitwise operations on integers")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import onnx_ir as ir
@@ -219,15 +219,15 @@ def _folded(values: Array, scale: Array, offset: Array | None) -> Array:
 # --- what Core ML has no form for -------------------------------------------------------------------------
 
 
-def _dynamic(node: OnnxNode) -> Var:
-    return node.refuse(
+def _dynamic(node: OnnxNode) -> NoReturn:
+    node.refuse(
         "its scale is found at run time, and Core ML has constant scales only",
         "Quantize the float model with int8-static or int8-weight instead.",
     )
 
 
-def _integer_kernel(node: OnnxNode) -> Var:
-    return node.refuse(
+def _integer_kernel(node: OnnxNode) -> NoReturn:
+    node.refuse(
         "Core ML has no integer arithmetic, only float arithmetic between quantize and dequantize",
         "Give the model in QDQ form: DequantizeLinear before a float operator, QuantizeLinear after it.",
     )
