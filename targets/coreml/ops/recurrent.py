@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as Items
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.elementwise import dtype_name
 from edgeq.targets.coreml.ops.recurrent_cells import Cell, CellOptions, gru_cell, lstm_cell, rnn_cell
 from edgeq.targets.coreml.ops.recurrent_layer import GRU, LSTM, RNN, Direction, Kind, Layer, read_layer
-from edgeq.targets.coreml.ops.recurrent_steps import Sequence, stepwise
+from edgeq.targets.coreml.ops.recurrent_steps import States, stepwise
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class _Op:
             ]
         return _outputs(layer, found, every)
 
-    def _native_run(self, layer: Layer, direction: Direction, every: bool) -> Sequence:
+    def _native_run(self, layer: Layer, direction: Direction, every: bool) -> States:
         """Backward as forward on the reversed sequence: MIL does not say in which order its steps are."""
         mb, x = builder(), layer.x
         shared = {
@@ -92,7 +91,7 @@ class _Op:
         steps, *last = self.native(direction, shared)
         if every and direction.backward:
             steps = mb.reverse(x=steps, axes=[0])
-        return Sequence(steps if every else None, tuple(last))
+        return States(steps if every else None, tuple(last))
 
 
 def _ordered(rows: Array, order: tuple[int, ...]) -> Array:
@@ -108,7 +107,7 @@ def _is_native(node: OnnxNode, layer: Layer, options: CellOptions) -> bool:
     return typed and options.plain and layer.lengths is None and names <= _NATIVE_ACTIVATIONS
 
 
-def _outputs(layer: Layer, found: Items[Sequence], every: bool) -> list[Var | None]:
+def _outputs(layer: Layer, found: Sequence[States], every: bool) -> list[Var | None]:
     """Y [steps, directions, batch, hidden] and the last states [directions, batch, hidden]."""
     first = int(layer.batch_first)
     steps = _joined([_batch_first(layer, each.steps) for each in found], 1 + first) if every else None
@@ -119,7 +118,7 @@ def _batch_first(layer: Layer, steps: Var) -> Var:
     return builder().transpose(x=steps, perm=[1, 0, 2]) if layer.batch_first else steps
 
 
-def _joined(parts: Items[Var], axis: int) -> Var:
+def _joined(parts: Sequence[Var], axis: int) -> Var:
     """The directions along a new axis."""
     if len(parts) == 1:
         return builder().expand_dims(x=parts[0], axes=[axis])

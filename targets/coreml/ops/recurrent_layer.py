@@ -67,6 +67,8 @@ class Layer:
 def read_layer(node: OnnxNode, kind: Kind) -> Layer:
     """The node's inputs and the attributes that the three ops share."""
     node.require_float(0, *(index for index in kind.states if node.has_input(index)))
+    if node.rank(0) != 3:
+        node.refuse(f"its input has rank {node.rank(0)} instead of 3")
     batch_first = bool(node.attribute("layout", 0))
     x = node.input(0)
     x = builder().transpose(x=x, perm=[1, 0, 2]) if batch_first else x

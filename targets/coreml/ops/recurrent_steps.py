@@ -18,14 +18,14 @@ LONGEST_UNROLLED = 64
 
 
 @dataclass(frozen=True)
-class Sequence:
+class States:
     """Every step's hidden state [steps, batch, hidden] (None: nobody wants it), and the last state."""
 
     steps: Var | None
     last: State
 
 
-def stepwise(layer: Layer, direction: Direction, cell: Cell, *, every: bool) -> Sequence:
+def stepwise(layer: Layer, direction: Direction, cell: Cell, *, every: bool) -> States:
     """``cell`` over all steps of the layer; ``every``: all hidden states are wanted."""
     run = _Steps(layer, direction, cell)
     count = layer.steps
@@ -65,7 +65,7 @@ class _Steps:
         there = mb.greater(x=self.lengths, y=np.int32(0))
         return tuple(mb.select(cond=there, a=value, b=self.zeros) for value in state)
 
-    def unrolled(self, every: bool) -> Sequence:
+    def unrolled(self, every: bool) -> States:
         mb, count = builder(), int(self.layer.x.shape[0])
         parts = mb.split(x=self.entries, num_splits=count, axis=0) if count > 1 else [self.entries]
         state, given = self.direction.state, []
@@ -75,11 +75,11 @@ class _Steps:
             hidden, state = self.step(np.int32(index), entry, state)
             given.append(hidden)
         if not every:
-            return Sequence(None, state)
+            return States(None, state)
         ordered = given[::-1] if self.direction.backward else given
-        return Sequence(mb.stack(values=ordered, axis=0), state)
+        return States(mb.stack(values=ordered, axis=0), state)
 
-    def looped(self, every: bool) -> Sequence:
+    def looped(self, every: bool) -> States:
         mb, x = builder(), self.layer.x
         count = size(x, 0)
         count = np.array([count], np.int32) if isinstance(count, int) else count
@@ -104,4 +104,4 @@ class _Steps:
 
         start = mb.const(val=np.zeros(1, np.int32))
         found = mb.while_loop(_cond=goes_on, _body=body, loop_vars=(start, *steps, *self.direction.state))
-        return Sequence(found[1] if every else None, tuple(found[1 + len(steps) :]))
+        return States(found[1] if every else None, tuple(found[1 + len(steps) :]))

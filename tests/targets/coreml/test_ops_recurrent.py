@@ -321,3 +321,11 @@ def test_weights_computed_at_run_time_are_refused() -> None:
     arrays = used([given], {"x": floats(2, 1, INPUTS), **weights("RNN", 1)})
     found = refusal(Op("RNN", given.inputs, given.attributes), arrays)
     assert "weight W is computed at run time" in found
+
+
+def test_sequences_of_another_rank_are_refused() -> None:
+    given = node("RNN", "forward", "x w r")
+    constants = used([given], weights("RNN", 1))
+    model, _ = model_of_nodes([given], {"x": floats(1, 2, 1, INPUTS)}, constants, None)
+    with pytest.raises(RefusedNodeError, match="input has rank 4 instead of 3"):
+        operations(model, 2)
