@@ -42,7 +42,7 @@ HEAD = """\
 An operator of this table is lowered exactly, or its node is refused: the message names the attribute, mode,
 dtype, rank or dynamic size that is in the way ([which there are](coreml.md#what-is-refused)). Models are
 normalized first, so operators of older opsets (Upsample) count as what they become. Nodes whose inputs are
-all constant are computed while compiling.
+all constant are computed while compiling; an If whose condition is known then becomes its branch.
 """
 
 
@@ -71,7 +71,7 @@ def _refused() -> Iterator[str]:
 
 
 def _unknown() -> Iterator[str]:
-    rewritten = {"Upsample"}
+    rewritten = {"If", "Upsample"}
     names = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
     yield "## ONNX operators without an equivalent"
     yield ""

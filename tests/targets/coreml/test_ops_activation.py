@@ -141,7 +141,7 @@ def test_prelu_per_channel_is_mils_own() -> None:
     inputs = {"x": numbers(1, 3, 4, 4)}
     slope = {"s": numbers(3, 1, 1, seed=2)}
     program = lower_ops(model_of([Op("PRelu", ["x", "s"])], inputs, slope), [inputs["x"]]).program
-    assert [op.op_type for op in program["main"].operations if op.op_type != "const"] == ["prelu", "identity"]
+    assert [op.op_type for op in program["main"].operations if op.op_type != "const"] == ["prelu"]
 
 
 def test_constant_activations_are_folded() -> None:
