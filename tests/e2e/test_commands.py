@@ -54,8 +54,8 @@ def test_targets(work: Workspace) -> None:
     assert run.returncode == 0
     assert "onnxruntime  ready" in run.stdout
     document = json.loads(work.edgeq("targets", "--json").stdout)
-    assert document["targets"][0]["name"] == "onnxruntime"
-    assert "int8-static" in document["targets"][0]["schemes"]
+    assert [t["name"] for t in document["targets"]] == ["coreml", "onnxruntime"]
+    assert all("int8-static" in t["schemes"] for t in document["targets"])
 
 
 def test_init_writes_a_file_that_check_accepts(work: Workspace) -> None:

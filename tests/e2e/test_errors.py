@@ -73,7 +73,7 @@ GOLDEN = [
         (*COMPILE, "--override", "op:Conv=int3"),
         2,
         "error: Override 'op:Conv=int3' is not MATCH=PRECISION.\n"
-        "fix:   Write a glob on node names or op:Type, then = and one of fp32, fp16, int8, int4, pal6, \n"
+        "fix:   Write a glob on node names or op:Type, then = and one of fp32, fp16, int8, int4, pal6, "
         "pal4.\n",
     ),
     (
