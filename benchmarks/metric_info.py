@@ -31,9 +31,9 @@ def _cost(name: str, unit: Unit, what: str) -> MetricInfo:
     return MetricInfo(name, unit, higher_is_better=False, what=what, resource=True)
 
 
-def _share(name: str, where: str) -> MetricInfo:
+def _share(name: str, where: str, *, higher_is_better: bool = True) -> MetricInfo:
     what = f"share of the operations that {where}"
-    return MetricInfo(name, "share", higher_is_better=True, what=what, has_baseline=False, resource=True)
+    return MetricInfo(name, "share", higher_is_better, what=what, has_baseline=False, resource=True)
 
 
 RESOURCES: dict[str, MetricInfo] = {
@@ -58,7 +58,7 @@ RESOURCES: dict[str, MetricInfo] = {
         ),
         _share("ane_share", "run on the Neural Engine"),
         _share("gpu_share", "run on the GPU"),
-        _share("cpu_share", "run on the CPU"),
+        _share("cpu_share", "run on the CPU", higher_is_better=False),
     )
 }
 

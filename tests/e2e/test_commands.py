@@ -79,7 +79,12 @@ def test_everything_that_init_comments_out_is_valid(work: Workspace) -> None:
         lines.append(bare if example else line)
     path.write_text("\n".join(lines).replace("tokenizer =", "# "))
     config = load_config(path)
-    assert [t.recipe.scheme for t in config.targets] == ["int8-dynamic", "int8-static", "int4-weight"]
+    assert [t.recipe.scheme for t in config.targets] == [
+        "int8-dynamic",
+        "int8-static",
+        "int4-weight",
+        "palettize-4",
+    ]
     assert config.metrics == ("top1",)
 
 

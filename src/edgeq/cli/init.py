@@ -65,6 +65,12 @@ scheme = "int8-dynamic"
 # target = "onnxruntime"
 # scheme = "int4-weight"
 # block_size = 32
+
+# A Core ML package for iOS 16, macOS 13 and later (pip install 'edgeq[coreml]'; docs/coreml.md).
+# [[targets]]
+# target = "coreml"
+# scheme = "palettize-4"
+# options = {{ compute_units = "cpu-and-ne" }}
 """
 
 
