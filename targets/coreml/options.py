@@ -82,6 +82,25 @@ class CoreMLOptions(BaseModel):
             return self.arithmetic
         return "float32" if scheme == "fp32" else "float16"
 
+    def refuse_unused(self, scheme: str) -> None:
+        """Refuse options that would do nothing.
+
+        Raises:
+            ConfigError: naming the option, and what it belongs to.
+        """
+        if self.palette_group is not None and not scheme.startswith("palettize"):
+            raise ConfigError(
+                f"The option 'palette_group' has no effect with the scheme {scheme!r}.",
+                fix="Leave it out, or choose palettize-4 or palettize-6.",
+            )
+        labels = {"probabilities_output": None, "predicted_feature_name": "classLabel"}
+        unread = next((name for name, default in labels.items() if getattr(self, name) != default), None)
+        if unread is not None and self.class_labels is None:
+            raise ConfigError(
+                f"The option {unread!r} has no effect without class labels.",
+                fix="Leave it out, or give --class-labels FILE.",
+            )
+
     def _needed(self, scheme: str) -> tuple[int, str]:
         needs = [_NEEDS.get(scheme, _LOWEST)]
         if self.palette_group is not None and scheme.startswith("palettize"):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError, TargetError
 from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.options import CoreMLOptions, ImageInput, parse_options, read_class_labels
+from edgeq.targets.coreml.target import CoreMLTarget
 
 
 @pytest.mark.parametrize(
@@ -159,3 +161,22 @@ def test_other_class_labels_are_refused(text: str, tmp_path: Path) -> None:
 def test_a_missing_file_of_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_class_labels(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "pairs", "message"),
+    [
+        ("fp16", {"palette_group": "8"}, "'palette_group' has no effect with the scheme 'fp16'"),
+        ("fp16", {"predicted_feature_name": "animal"}, "'predicted_feature_name' has no effect without"),
+        ("fp16", {"probabilities_output": "y"}, "'probabilities_output' has no effect without"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(scheme: str, pairs: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CoreMLTarget().options(pairs, Recipe.model_validate({"scheme": scheme}))
+
+
+def test_options_that_do_something_are_taken() -> None:
+    pairs = {"class_labels": "labels.txt", "predicted_feature_name": "animal", "palette_group": "8"}
+    options = CoreMLTarget().options(pairs, Recipe(scheme="palettize-4"))
+    assert (options.palette_group, options.predicted_feature_name) == (8, "animal")
