@@ -39,7 +39,7 @@ def _make(name: str) -> Any:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / request.param
     _make(request.param).save_pretrained(path)
-    return path
+    return Path(path)
 
 
 def _compile(folder: Path, scheme: str, output: Path, length: str = "1..2048") -> edgeq.CompileResult:
