@@ -251,6 +251,12 @@ REFUSED = [
         "fix:   Choose iOS17 (macOS14) or later, or another scheme.\n",
     ),
     (
+        ("--scheme", "fp16", "-O", "palette_group=8"),
+        2,
+        "error: The option 'palette_group' has no effect with the scheme 'fp16'.\n"
+        "fix:   Leave it out, or choose palettize-4 or palettize-6.\n",
+    ),
+    (
         ("--scheme", "int8-dynamic"),
         4,
         "error: Target 'coreml' has no scheme 'int8-dynamic': Core ML has constant scales only, so the "
