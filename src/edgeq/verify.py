@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.errors import ModelError, TargetError
+from edgeq.errors import DataError, ModelError, TargetError
 from edgeq.manifest import Manifest, verify_files
 from edgeq.targets.base import Check, NodeResult, Target
 from edgeq.targets.registry import get_target
@@ -59,7 +59,7 @@ def _files(manifest: Manifest, folder: Path) -> Check:
 def _target_checks(target: Target, folder: Path, threads: int | None) -> list[Check]:
     try:
         return target.check(folder, threads=threads)
-    except (TargetError, ModelError) as error:
+    except (TargetError, ModelError, DataError) as error:
         return [Check("target", False, error.what, f"an artefact that {target.title} takes")]
 
 

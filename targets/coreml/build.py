@@ -49,7 +49,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     samples = job.samples or _random_samples(model, settings.options)
     evidence = (*save_evidence(reference, samples, folder), settings.write(folder))
     with job.progress.task("Verifying the package"):
-        checks = tuple(prove(folder, threads=job.threads))
+        checks = tuple(prove(folder))
     refuse_failed(checks)
     hints = {
         "model": PACKAGE,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.types import Array, Arrays
-from edgeq.compiler.model import Model
+from edgeq.compiler.model import Model, save
+from edgeq.targets.coreml.files import REFERENCE
 from edgeq.targets.coreml.frontend.signature import Signature, package_names
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
@@ -53,11 +55,9 @@ def differences(
     names = {name: clean for name, clean in package_names(nodes).items() if clean in made}
     if not names:
         return []
-    reference = Reference(ir.to_proto(with_outputs(model, names).ir).SerializeToString())
     interpreter = Interpreter(program, arithmetic="float32")
     found: dict[str, Difference] = {}
-    for sample in samples:
-        wanted = reference.run(sample)
+    for sample, wanted in zip(samples, _values(model, names, samples), strict=True):
         got = interpreter.run(to_package(signature, sample), watch=list(names.values()))
         for name, clean in names.items():
             difference = _difference(nodes[name], name, wanted[name], got[clean])
@@ -66,14 +66,26 @@ def differences(
     return [found[name] for name in nodes if name in found]
 
 
+def _values(model: Model, names: Collection[str], samples: Sequence[Arrays]) -> Iterator[dict[str, Array]]:
+    """The values ``names`` of every sample; the model lies in a file because weights may exceed 2 GB."""
+    with TemporaryDirectory(prefix="edgeq-coreml-") as folder:
+        path = Path(folder) / REFERENCE
+        save(with_outputs(model, names), path)
+        reference = Reference(path, threads=1)
+        for sample in samples:
+            yield reference.run(sample)
+
+
 def _difference(node: ir.Node, name: str, wanted: Array, got: Array) -> Difference | None:
-    a, b = wanted.astype(np.float64), got.astype(np.float64)
+    a, b = wanted.astype(np.float64).reshape(-1), got.astype(np.float64).reshape(-1)
     if a.size != b.size:
         return Difference(node, name, a.size, a.size, np.inf, np.inf)
-    noise = np.abs(a.reshape(-1) - b.reshape(-1))
-    if not noise.any():
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
         return None
-    peak = float(np.abs(a).max(initial=0)) or 1.0
+    with np.errstate(invalid="ignore"):
+        noise = np.where(same, 0.0, np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf))
+    peak = float(np.abs(a[np.isfinite(a)]).max(initial=0)) or 1.0
     largest = float(noise.max())
     return Difference(node, name, int(np.count_nonzero(noise)), a.size, largest, largest / peak)
 
@@ -110,8 +122,9 @@ def sensitivity(reference: Reference, samples: Sequence[Arrays], wanted: Sequenc
 def _nudged(sample: Arrays) -> dict[str, Array]:
     random = np.random.default_rng(0)
     return {
-        name: array
-        * (1 + random.choice([-1.0, 1.0], array.shape) * np.finfo(array.dtype).eps).astype(array.dtype)
+        name: np.asarray(
+            array * (1 + random.choice([-1.0, 1.0], array.shape) * np.finfo(array.dtype).eps), array.dtype
+        )
         if array.dtype.kind == "f"
         else array
         for name, array in sample.items()

@@ -73,7 +73,8 @@ def _ports(specs: list[TensorSpec], features: tuple[Feature, ...], package: Path
                 f"{package} has nothing called {spec.name!r} as the ONNX model has.",
                 fix=f"It has: {', '.join(there)}.",
             )
-        ports.append(Port(spec.name, name, spec.dtype.name, spec.shape or there[name].shape))
+        shape = there[name].shape if spec.shape is None else spec.shape
+        ports.append(Port(spec.name, name, spec.dtype.name, shape))
     return ports
 
 

@@ -23,7 +23,7 @@ from edgeq.targets.coreml.verification.reference import Reference, load_referenc
 AMPLIFIED = 10
 
 
-def prove(folder: Path, *, threads: int | None = None) -> list[Check]:
+def prove(folder: Path) -> list[Check]:
     """Check the package in the artefact ``folder`` against its reference model and samples.
 
     Raises:
@@ -49,14 +49,14 @@ def prove(folder: Path, *, threads: int | None = None) -> list[Check]:
     return checks
 
 
-def prove_again(folder: Path, *, threads: int | None = None) -> list[Check]:
+def prove_again(folder: Path) -> list[Check]:
     """:func:`prove`, and that building the package again from its reference gives the same program.
 
     Raises:
         ModelError: the package or the evidence is damaged.
         TargetError: the package holds what the interpreter does not know.
     """
-    return [_rebuilt(folder), *prove(folder, threads=threads)]
+    return [_rebuilt(folder), *prove(folder)]
 
 
 def _rebuilt(folder: Path) -> Check:

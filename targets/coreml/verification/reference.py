@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -45,9 +48,6 @@ def save_evidence(model: Model, samples: Sequence[Arrays], folder: Path) -> tupl
 
 
 def _write_npz(path: Path, arrays: dict[str, Array]) -> None:
-    import io
-    import zipfile
-
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             buffer = io.BytesIO()
@@ -63,15 +63,17 @@ def load_samples(folder: Path) -> list[dict[str, Array]]:
     """
     path = folder / SAMPLES
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # numpy leaves a file that it opened itself open when it is damaged
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+        found: dict[int, dict[str, Array]] = {}
+        for key, array in arrays.items():
+            index, _, name = key.partition("/")
+            found.setdefault(int(index), {})[name] = array
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path} cannot be read: {error}.", fix="Compile the model again.") from error
-    found: dict[int, dict[str, Array]] = {}
-    for key, array in arrays.items():
-        index, _, name = key.partition("/")
-        found.setdefault(int(index), {})[name] = array
-    return [found[index] for index in sorted(found)]
+    # a model without inputs has a single result
+    return [found[index] for index in sorted(found)] or [{}]
 
 
 def load_reference(folder: Path) -> Model:
