@@ -57,8 +57,8 @@ $(VENV)/.peers: $(VENV)/.dev
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/digits/prepare.py
-	@rows=(); $(HAS_COREML) || rows=(--only int8-static --only int8-dynamic --only int4-weight); \
-	  $(BIN)/edgeq check examples/digits/edgeq.toml --force "$${rows[@]}"
+	@rows=''; $(HAS_COREML) || rows='--only int8-static --only int8-dynamic --only int4-weight'; \
+	  $(BIN)/edgeq check examples/digits/edgeq.toml --force $$rows
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow'

@@ -141,8 +141,9 @@ class _Run:
     def notes(self) -> Iterator[str]:
         if self._sqnr:
             worst = min(self._sqnr, key=self._sqnr.__getitem__)
+            count = "1 weight" if len(self._sqnr) == 1 else f"{len(self._sqnr)} weights"
             yield (
-                f"{len(self._sqnr)} weights became lookup tables; the farthest from its float numbers is "
+                f"{count} became lookup tables; the farthest from its float numbers is "
                 f"{worst!r} with {self._sqnr[worst]:.1f} dB."
             )
         for name in self._missing:
