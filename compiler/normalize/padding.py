@@ -25,6 +25,8 @@ _PADDED = ("Conv", "AveragePool", "MaxPool")
 class ExplicitPadsPass(ir.passes.InPlacePass):
     """``auto_pad`` becomes ``pads`` where it is known: VALID always, SAME with stride 1 or known sizes.
 
+    Dilated pools keep SAME: the ONNX formula and ONNX Runtime differ there.
+
     Formula: ONNX operator Conv, attribute auto_pad. Requires: inferred shapes.
     """
 
@@ -41,6 +43,8 @@ def _make_explicit(node: ir.Node) -> bool:
     if mode == "NOTSET":
         node.attributes.pop("auto_pad")
         return True
+    if mode != "VALID" and node.op_type != "Conv" and set(get_ints(node, "dilations") or [1]) != {1}:
+        return False  # ONNX Runtime pools as if the kernel were not dilated
     pads = [0] * (2 * len(kernel)) if mode == "VALID" else _same_pads(node, kernel, mode)
     if pads is None:
         return False

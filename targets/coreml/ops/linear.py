@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 _LINEAR_RANKS = (2, 3)
 
 
-def matmul(node: OnnxNode) -> Var:
+def matmul(node: OnnxNode) -> Var | Array:
     """MatMul (numpy's rules): ``linear`` for constant [K, N] weights, ``matmul`` otherwise."""
     node.require_float(0, 1)
     if node.rank(0) == 0 or node.rank(1) == 0:
         node.refuse("an input is a scalar")
-    weight = node.constant(1)
+    known, weight = node.constant(0), node.constant(1)
+    if known is not None and weight is not None:
+        return np.asarray(np.matmul(known, weight))
     if weight is not None and weight.ndim == 2 and node.rank(0) in _LINEAR_RANKS:
         return builder().linear(x=node.input(0), weight=_transposed(weight))
     if node.rank(1) == 2 and node.rank(0) in _LINEAR_RANKS and _own_compressed(node):

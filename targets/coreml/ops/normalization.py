@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
+from edgeq.targets.coreml.ops.data_movement import normalized_axis
 from edgeq.targets.coreml.ops.normalization_scaling import (
     root_mean_square,
     standard_deviation_one,
@@ -191,7 +192,8 @@ def lp_normalization(node: OnnxNode) -> Var:
 def mean_variance_normalization(node: OnnxNode) -> Var:
     """MeanVarianceNormalization: ``(x - mean) / (standard deviation + 1e-9)``."""
     node.require_float(0)
-    axes: Sequence[int] = node.attribute("axes", [0, 2, 3])
+    given: Sequence[int] = node.attribute("axes", [0, 2, 3])
+    axes = [normalized_axis(node, axis, node.rank(0)) for axis in given]
     return standard_deviation_one(node.input(0), axes, _MVN_EPSILON)
 
 

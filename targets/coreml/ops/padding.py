@@ -74,12 +74,10 @@ def _cropped(node: OnnxNode, x: Var, paddings: Sequence[Padding], mode: str) -> 
 def _crop(node: OnnxNode, x: Var, padding: Padding) -> Window:
     size = size_of(x, padding.axis)
     begin = max(-padding.before, 0) or None
-    if padding.after >= 0:
-        return Window(padding.axis, begin, None, 1)
-    end = minus(size, -padding.after)
+    end = minus(size, max(-padding.after, 0))
     if isinstance(end, int) and end <= (begin or 0):
         node.refuse("it crops everything, and Core ML has no empty tensors")
-    return Window(padding.axis, begin, end, 1)
+    return Window(padding.axis, begin, end if padding.after < 0 else None, 1)
 
 
 def _value(node: OnnxNode) -> Var | np.generic | None:

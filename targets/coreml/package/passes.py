@@ -22,11 +22,11 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from edgeq.targets.coreml.package.half import cast_to_half
-from edgeq.targets.coreml.toolkit import coremltools
+from edgeq.targets.coreml.toolkit import builder, coremltools
 
 _CLEAN = (
     "common::const_elimination",
@@ -101,8 +101,24 @@ def _run(program: Any, names: tuple[str, ...]) -> None:
     coremltools()
     from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
+    function = program.functions["main"]
+    outputs = [variable.name for variable in function.outputs]
     for name in names:
         PASS_REGISTRY[name](program)
+        _keep_outputs(function, outputs)
+
+
+def _keep_outputs(function: Any, names: Sequence[str]) -> None:
+    """Outputs that a pass found to be one value (``reduce_transposes`` renames it) are several again."""
+    if [variable.name for variable in function.outputs] == list(names):
+        return
+    with function:
+        function.set_outputs(
+            [
+                variable if variable.name == name else builder().identity(x=variable, name=name)
+                for variable, name in zip(function.outputs, names, strict=True)
+            ]
+        )
 
 
 @contextlib.contextmanager

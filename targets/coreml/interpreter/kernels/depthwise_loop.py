@@ -24,7 +24,8 @@ def _compiled(signature: Any) -> Callable[[_F], _F]:
 
 @_inlined
 def _spread(image: Any, rows: Any, columns: Any, plane: Any) -> None:
-    contiguous = columns[-1] - columns[0] == columns.shape[0] - 1
+    # neighbours lie side by side with stride 1, or all of them where a phase has one element
+    contiguous = columns.shape[0] == 1 or columns[1] - columns[0] == 1
     for i in range(image.shape[0]):
         line = image[i]
         if contiguous:
