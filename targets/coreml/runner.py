@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.errors import TargetError
+from edgeq.errors import ModelError, TargetError
 from edgeq.targets.coreml.frontend.signature import Signature
 from edgeq.targets.coreml.interpreter.engine import Arithmetic, Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
@@ -65,14 +67,16 @@ class InterpreterRunner:
         self.close()
 
 
-def _stored(metadata: object, package: Path) -> Signature:
-    import json
-    from collections.abc import Mapping
-
-    text = metadata.get(SIGNATURE) if isinstance(metadata, Mapping) else None
+def _stored(metadata: Mapping[str, str], package: Path) -> Signature:
+    text = metadata.get(SIGNATURE)
     if text is None:
         raise TargetError(
             f"{package} was not written by edgeq: it does not say which ONNX inputs it has.",
             fix="Verify it with: edgeq verify PACKAGE --reference model.onnx",
         )
-    return Signature.from_json(json.loads(text))
+    try:
+        return Signature.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{package} does not say which ONNX inputs it has: {SIGNATURE} is damaged."
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.compiler.model import Model
-from edgeq.errors import EdgeqError, TargetError
+from edgeq.errors import EdgeqError, InternalError, TargetError
 from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.coreml.frontend.folding import folded
+from edgeq.targets.coreml.frontend.limits import MAX_RANK, check_limits
 from edgeq.targets.coreml.frontend.lowering import Lowering
 from edgeq.targets.coreml.frontend.node import OnnxNode, RefusedNodeError, Var
 from edgeq.targets.coreml.frontend.signature import Port, Signature, package_names
-from edgeq.targets.coreml.frontend.table import handler_of
-from edgeq.targets.coreml.ops.data_movement import MAX_RANK
+from edgeq.targets.coreml.frontend.table import Handler, Result, handler_of, op_key
 from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
 
 _INPUT_TYPES = {
@@ -29,6 +31,17 @@ _INPUT_TYPES = {
     ir.DataType.BOOL: "int32",
 }
 _INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.BOOL)
+
+# Ops that look at constants themselves: folding would copy weights for nothing, or unpack compressed ones.
+_UNFOLDED = frozenset(
+    {
+        "Constant", "DequantizeLinear", "Dropout", "Identity", "QuantizeLinear", "Shape", "Size",
+        "com.microsoft.DequantizeLinear", "com.microsoft.GatherBlockQuantized", "com.microsoft.MatMulNBits",
+        "com.microsoft.QuantizeLinear",
+    }
+)  # fmt: skip
+# Exceptions that no model should cause in our own code.
+_DEFECTS = (AttributeError, LookupError, NameError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -156,12 +169,11 @@ class _Run:
         try:
             # coremltools prints warnings of its own while it infers types
             with contextlib.redirect_stdout(io.StringIO()):
-                results = handler(view)
+                results = _results(handler, view)
         except EdgeqError:
             raise
         except Exception as error:
-            text = " ".join(str(error).split())[:300] or type(error).__name__
-            raise RefusedNodeError(node, f"coremltools does not take it: {text}") from error
+            raise _explained(node, error) from error
         view.finish()
         outputs = results if isinstance(results, Sequence) else [results]
         self.lowering.finish(view, outputs)
@@ -234,6 +246,37 @@ def _check_ranks(values: Sequence[ir.Value], kind: str) -> None:
                 f"{MAX_RANK}.",
                 fix="Reshape it in the model, merging dimensions that are used together.",
             )
+
+
+def _results(handler: Handler, node: OnnxNode) -> Result:
+    """The node's outputs, computed here where all inputs are known."""
+    if op_key(node.node.domain, node.op_type) in _UNFOLDED:
+        return handler(node)
+    known = folded(node)
+    if known is not None:
+        return known
+    results = handler(node)
+    for result in results if isinstance(results, Sequence) else [results]:
+        check_limits(node, result)
+    return results
+
+
+def _explained(node: ir.Node, error: Exception) -> EdgeqError:
+    """What a handler raised, as refusal; a defect of ours must not look like a limit of Core ML."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    if _raised_by(error) == "coremltools":
+        return RefusedNodeError(node, f"coremltools does not take it: {text}")
+    if isinstance(error, _DEFECTS):
+        what = f"Core ML: lowering {node.op_type} {node.name!r} fails with {type(error).__name__}: {text}."
+        return InternalError(what, fix="Please report it with the model.")
+    return RefusedNodeError(node, f"it is not lowered: {text}")
+
+
+def _raised_by(error: Exception) -> str:
+    """``edgeq`` or ``coremltools``, whichever called last before ``error`` was raised."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]
+    return next(package for package in reversed(packages) if package in ("edgeq", "coremltools"))
 
 
 def _opset(ios: int) -> Any:

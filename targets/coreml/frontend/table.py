@@ -48,7 +48,11 @@ def _collect() -> Mapping[str, Handler]:
 HANDLERS: Mapping[str, Handler] = _collect()
 
 
+def op_key(domain: str, op_type: str) -> str:
+    """The name of an op in the table."""
+    return op_type if domain in ("", "ai.onnx") else f"{domain}.{op_type}"
+
+
 def handler_of(domain: str, op_type: str) -> Handler | None:
     """The handler of an op, None when there is none."""
-    prefix = "" if domain in ("", "ai.onnx") else f"{domain}."
-    return HANDLERS.get(prefix + op_type)
+    return HANDLERS.get(op_key(domain, op_type))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import folding, negative, scalar, unary
+from edgeq.targets.coreml.ops.elementwise import negative, scalar, unary
 from edgeq.targets.coreml.ops.softmax import HANDLERS as SOFTMAX
 from edgeq.targets.coreml.toolkit import builder
 
@@ -169,30 +169,28 @@ def shrink(node: OnnxNode) -> Var:
     return mb.select(cond=below, a=mb.add(x=x, y=scalar(x, bias)), b=above)
 
 
-HANDLERS: dict[str, Handler] = folding(
-    {
-        "Celu": celu,
-        "Elu": elu,
-        "Erf": unary("erf"),
-        "Gelu": gelu,
-        "HardSigmoid": hard_sigmoid,
-        "HardSwish": hard_swish,
-        "LeakyRelu": leaky_relu,
-        "Mish": mish,
-        "PRelu": prelu,
-        "Relu": unary("relu"),
-        "Selu": selu,
-        "Shrink": shrink,
-        "Sigmoid": unary("sigmoid"),
-        "Softplus": softplus,
-        "Softsign": unary("softsign"),
-        "Swish": swish,
-        "Tanh": unary("tanh"),
-        "ThresholdedRelu": thresholded_relu,
-        "com.microsoft.BiasGelu": _biased_gelu("EXACT"),
-        "com.microsoft.FastGelu": _biased_gelu("TANH_APPROXIMATION"),
-        "com.microsoft.Gelu": _biased_gelu("EXACT"),
-        "com.microsoft.QuickGelu": quick_gelu,
-        **SOFTMAX,
-    }
-)
+HANDLERS: dict[str, Handler] = {
+    "Celu": celu,
+    "Elu": elu,
+    "Erf": unary("erf"),
+    "Gelu": gelu,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "LeakyRelu": leaky_relu,
+    "Mish": mish,
+    "PRelu": prelu,
+    "Relu": unary("relu"),
+    "Selu": selu,
+    "Shrink": shrink,
+    "Sigmoid": unary("sigmoid"),
+    "Softplus": softplus,
+    "Softsign": unary("softsign"),
+    "Swish": swish,
+    "Tanh": unary("tanh"),
+    "ThresholdedRelu": thresholded_relu,
+    "com.microsoft.BiasGelu": _biased_gelu("EXACT"),
+    "com.microsoft.FastGelu": _biased_gelu("TANH_APPROXIMATION"),
+    "com.microsoft.Gelu": _biased_gelu("EXACT"),
+    "com.microsoft.QuickGelu": quick_gelu,
+    **SOFTMAX,
+}

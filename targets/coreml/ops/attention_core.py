@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeq.targets.coreml.frontend.lowering import known_dimension
+from edgeq.targets.coreml.frontend.lowering import known_dimension, mil_type_name
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.attention_masks import Mask, additive, dtype_name, guarded
+from edgeq.targets.coreml.ops.attention_masks import Mask, additive, guarded
 from edgeq.targets.coreml.ops.tensors import product, reshape, scalar, size
 from edgeq.targets.coreml.toolkit import builder
 
@@ -120,7 +120,7 @@ def _softmax(scores: Var, precision: str | None) -> Var:
     if precision is None:
         return mb.softmax(x=scores, axis=-1)
     wide = mb.softmax(x=mb.cast(x=scores, dtype=precision), axis=-1)
-    return mb.cast(x=wide, dtype=dtype_name(scores))
+    return mb.cast(x=wide, dtype=mil_type_name(scores))
 
 
 # ONNX's qk_matmul_output_mode → the part of the computation that it names.

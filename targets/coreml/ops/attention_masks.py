@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.targets.coreml.frontend.lowering import mil_type_name
 from edgeq.targets.coreml.frontend.node import Var
 from edgeq.targets.coreml.ops.tensors import Size, like, scalar
 from edgeq.targets.coreml.toolkit import builder
@@ -133,13 +134,8 @@ def _guarded_bias(bias: Var, scores: Var) -> tuple[Mask, Var]:
 
 def _any(allowed: Var, scores: Var) -> Var:
     """1 for rows with an allowed key, 0 for others, the last axis kept as 1."""
-    numbers = builder().cast(x=allowed, dtype=dtype_name(scores))
+    numbers = builder().cast(x=allowed, dtype=mil_type_name(scores))
     return builder().reduce_max(x=numbers, axes=[-1], keep_dims=True)
-
-
-def dtype_name(x: Var) -> str:
-    """MIL's name of a float tensor's dtype."""
-    return {"float16": "fp16", "float32": "fp32"}[like(x, 0).dtype.name]
 
 
 def padded_to(mask: Var, keys: int, fill: Any) -> Var:

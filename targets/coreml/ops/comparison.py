@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.cast import HANDLERS as CAST
-from edgeq.targets.coreml.ops.elementwise import NUMBERS, folding, scalar
+from edgeq.targets.coreml.ops.elementwise import NUMBERS, scalar
 from edgeq.targets.coreml.ops.where import where
 from edgeq.targets.coreml.toolkit import builder
 
@@ -71,20 +71,18 @@ def is_inf(node: OnnxNode) -> Var:
     return mb.logical_and(x=mb.equal(x=x, y=x), y=False)
 
 
-HANDLERS: dict[str, Handler] = folding(
-    {
-        "And": _logical("logical_and"),
-        "Equal": equal,
-        "Greater": _compare("greater"),
-        "GreaterOrEqual": _compare("greater_equal"),
-        "IsInf": is_inf,
-        "IsNaN": is_nan,
-        "Less": _compare("less"),
-        "LessOrEqual": _compare("less_equal"),
-        "Not": logical_not,
-        "Or": _logical("logical_or"),
-        "Where": where,
-        "Xor": _logical("logical_xor"),
-        **CAST,
-    }
-)
+HANDLERS: dict[str, Handler] = {
+    "And": _logical("logical_and"),
+    "Equal": equal,
+    "Greater": _compare("greater"),
+    "GreaterOrEqual": _compare("greater_equal"),
+    "IsInf": is_inf,
+    "IsNaN": is_nan,
+    "Less": _compare("less"),
+    "LessOrEqual": _compare("less_equal"),
+    "Not": logical_not,
+    "Or": _logical("logical_or"),
+    "Where": where,
+    "Xor": _logical("logical_xor"),
+    **CAST,
+}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
 from edgeq.targets.coreml.ops.data_movement import normalized_axis
 from edgeq.targets.coreml.ops.elementwise import NUMBERS
 from edgeq.targets.coreml.toolkit import builder
@@ -25,4 +24,4 @@ def cum_sum(node: OnnxNode) -> Var:
     return builder().cumsum(x=node.input(0), axis=axis, exclusive=exclusive, reverse=reverse)
 
 
-HANDLERS: dict[str, Handler] = guarded({"CumSum": cum_sum})
+HANDLERS: dict[str, Handler] = {"CumSum": cum_sum}

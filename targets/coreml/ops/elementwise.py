@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement
 from edgeq.targets.coreml.toolkit import builder, mil_types
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 INTEGERS = (ir.DataType.INT32, ir.DataType.INT64)
 NUMBERS = (*FLOATS, *INTEGERS)
 
-# Handlers with constants folded before them, and Core ML's limits (rank, emptiness) checked after them.
-folding = data_movement
-
 # Largest finite float16: constants up to here survive the compilation to float16.
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -30,11 +26,6 @@ def scalar(like: Var, value: float) -> Any:
     """``value`` as numpy scalar of the MIL dtype of ``like`` (before iOS17 MIL wants the same dtype)."""
     with np.errstate(over="ignore"):  # beyond float16: infinite, as in the model
         return mil_types().nptype_from_builtin(like.dtype)(value)
-
-
-def dtype_name(variable: Var) -> str:
-    """MIL's word for the dtype: ``fp16``, ``fp32``, ``int32``, ``bool``."""
-    return str(mil_types().builtin_to_string(variable.dtype))
 
 
 def negative(x: Var) -> Var:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement, movable, normalized_axis, numeric, restored
+from edgeq.targets.coreml.ops.data_movement import movable, normalized_axis, numeric, restored
 from edgeq.targets.coreml.ops.dimensions import same, size_of
 from edgeq.targets.coreml.ops.high_rank import flat_indices, held_flat
 from edgeq.targets.coreml.ops.indexing import index_tuples, indices_along
@@ -86,15 +86,13 @@ def _data_dependent(node: OnnxNode) -> NoReturn:
     node.refuse("the shape of its result depends on the data", "Compute it outside of the model.")
 
 
-HANDLERS: dict[str, Handler] = data_movement(
-    {
-        "Compress": _data_dependent,
-        "Gather": gather,
-        "GatherElements": gather_elements,
-        "GatherND": gather_nd,
-        "NonZero": non_zero,
-        "ReverseSequence": reverse_sequence,
-        "Unique": _data_dependent,
-        **SCATTERING,
-    }
-)
+HANDLERS: dict[str, Handler] = {
+    "Compress": _data_dependent,
+    "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
+    "NonZero": non_zero,
+    "ReverseSequence": reverse_sequence,
+    "Unique": _data_dependent,
+    **SCATTERING,
+}

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
 from edgeq.targets.coreml.ops.elementwise import scalar
 from edgeq.targets.coreml.toolkit import builder
 
@@ -78,4 +77,4 @@ def _steps(size: int, *, align: bool) -> Array:
     return positions * 2 / (size - 1) - 1 if align else (positions * 2 + 1) / size - 1
 
 
-HANDLERS: dict[str, Handler] = guarded({"AffineGrid": affine_grid, "GridSample": grid_sample})
+HANDLERS: dict[str, Handler] = {"AffineGrid": affine_grid, "GridSample": grid_sample}

@@ -13,8 +13,9 @@ from itertools import combinations, pairwise, permutations
 import numpy as np
 import onnx_ir as ir
 
+from edgeq.targets.coreml.frontend.limits import MAX_RANK
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import MAX_RANK, normalized_axis
+from edgeq.targets.coreml.ops.data_movement import normalized_axis
 from edgeq.targets.coreml.ops.dimensions import Size, elements, quotient, size_of, sizes_of, times, vector_of
 from edgeq.targets.coreml.toolkit import builder
 

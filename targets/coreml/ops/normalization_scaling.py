@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from edgeq.targets.coreml.frontend.lowering import mil_type_name
 from edgeq.targets.coreml.frontend.node import Var
 from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
@@ -48,7 +49,7 @@ def unit_norm(x: Var, axis: int, order: int) -> Var:
     """``x / |x|`` along one axis, zeros where the norm (of order 1 or 2) is zero."""
     mb = builder()
     largest = mb.reduce_max(x=mb.abs(x=x), axes=[axis], keep_dims=True)
-    empty = mb.cast(x=mb.equal(x=largest, y=scalar(x, 0.0)), dtype=_name(x))
+    empty = mb.cast(x=mb.equal(x=largest, y=scalar(x, 0.0)), dtype=mil_type_name(x))
     part = mb.real_div(x=x, y=mb.add(x=largest, y=empty))
     if order == 1:
         norm = mb.reduce_sum(x=mb.abs(x=part), axes=[axis], keep_dims=True)
@@ -56,7 +57,3 @@ def unit_norm(x: Var, axis: int, order: int) -> Var:
         norm = mb.sqrt(x=mb.reduce_sum(x=mb.square(x=part), axes=[axis], keep_dims=True))
     # at least 1 (the largest element is) unless all are zero
     return mb.real_div(x=part, y=mb.maximum(x=norm, y=scalar(x, 1.0)))
-
-
-def _name(x: Var) -> str:
-    return str(scalar(x, 0.0).dtype.name).replace("float", "fp")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.targets.coreml.frontend.limits import MAX_RANK
 from edgeq.targets.coreml.frontend.node import OnnxNode
-from edgeq.targets.coreml.ops.data_movement import MAX_RANK
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.types import Array
+from edgeq.targets.coreml.frontend.lowering import mil_type_name
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS, NUMBERS, dtype_name, inverse, scalar
+from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS, NUMBERS, inverse, scalar
 from edgeq.targets.coreml.toolkit import builder
 
 _MIL_NAME = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}
@@ -62,7 +63,7 @@ def _general(node: OnnxNode) -> Var:
     if _uniform(node.constant(0), exponent.rank) == 2 and base_dtype == node.dtype(1):
         return mb.exp2(x=exponent)
     base = node.input(0)
-    if dtype_name(exponent) == dtype_name(base):
+    if mil_type_name(exponent) == mil_type_name(base):
         return mb.pow(x=base, y=exponent)
     # ONNX computes in the wider dtype and rounds to the base's
     wide = mb.pow(x=mb.cast(x=base, dtype="fp32"), y=mb.cast(x=exponent, dtype="fp32"))
@@ -91,7 +92,7 @@ def _exact(node: OnnxNode, content: Array) -> Array:
 def _one(x: Var) -> Var:
     """1 in the shape of x; x^0 is 1 for NaN and infinities as well."""
     mb = builder()
-    return mb.cast(x=mb.logical_or(x=mb.equal(x=x, y=x), y=True), dtype=dtype_name(x))
+    return mb.cast(x=mb.logical_or(x=mb.equal(x=x, y=x), y=True), dtype=mil_type_name(x))
 
 
 _SPECIAL: dict[float, Callable[[Var], Var]] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -41,4 +40,4 @@ def space_to_depth(node: OnnxNode) -> Var:
     return mb.space_to_depth(x=node.input(0), block_size=block)
 
 
-HANDLERS: dict[str, Handler] = guarded({"DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth})
+HANDLERS: dict[str, Handler] = {"DepthToSpace": depth_to_space, "SpaceToDepth": space_to_depth}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.targets.coreml.frontend.lowering import mil_type_name
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import dtype_name
 from edgeq.targets.coreml.ops.recurrent_cells import Cell, CellOptions, gru_cell, lstm_cell, rnn_cell
 from edgeq.targets.coreml.ops.recurrent_layer import GRU, LSTM, RNN, Direction, Kind, Layer, read_layer
 from edgeq.targets.coreml.ops.recurrent_steps import States, stepwise
@@ -103,7 +103,7 @@ def _ordered(rows: Array, order: tuple[int, ...]) -> Array:
 def _is_native(node: OnnxNode, layer: Layer, options: CellOptions) -> bool:
     """Whether MIL's op computes what the node says."""
     names = {function.name for direction in layer.directions for function in direction.activations}
-    typed = dtype_name(layer.x) == "fp32" or node.lowering.ios >= _HALF_SINCE
+    typed = mil_type_name(layer.x) == "fp32" or node.lowering.ios >= _HALF_SINCE
     return typed and options.plain and layer.lengths is None and names <= _NATIVE_ACTIVATIONS
 
 

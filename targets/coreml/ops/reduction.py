@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgeq.targets.coreml.frontend.limits import MAX_RANK
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.cumulative import HANDLERS as CUMULATIVE
-from edgeq.targets.coreml.ops.data_movement import MAX_RANK, normalized_axis
-from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
+from edgeq.targets.coreml.ops.data_movement import normalized_axis
 from edgeq.targets.coreml.ops.elementwise import FLOATS, NUMBERS
 from edgeq.targets.coreml.ops.selection import HANDLERS as SELECTION
 from edgeq.targets.coreml.toolkit import builder
@@ -78,7 +78,7 @@ def _axes(node: OnnxNode) -> tuple[int, ...]:
 
 
 HANDLERS: dict[str, Handler] = {
-    **guarded(dict.fromkeys(_REDUCTIONS, reduction)),
+    **dict.fromkeys(_REDUCTIONS, reduction),
     **SELECTION,
     **CUMULATIVE,
 }

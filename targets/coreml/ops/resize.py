@@ -14,7 +14,6 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
 from edgeq.targets.coreml.ops.elementwise import FLOATS, scalar
 from edgeq.targets.coreml.ops.grid_sample import HANDLERS as GRID_SAMPLE
 from edgeq.targets.coreml.ops.interpolation import (
@@ -294,4 +293,4 @@ def _extrapolated(node: OnnxNode, plan: Plan, x: Var, fill: float) -> Var:
     return mb.add(x=mb.mul(x=x, y=inside.astype(dtype)), y=np.where(inside, 0, fill).astype(dtype))
 
 
-HANDLERS: dict[str, Handler] = {**guarded({"Resize": resize}), **REARRANGE, **GRID_SAMPLE}
+HANDLERS: dict[str, Handler] = {"Resize": resize, **REARRANGE, **GRID_SAMPLE}

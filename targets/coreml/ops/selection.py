@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.data_movement import data_movement as guarded
 from edgeq.targets.coreml.ops.data_movement import normalized_axis
 from edgeq.targets.coreml.ops.elementwise import INTEGERS, NUMBERS
 from edgeq.targets.coreml.toolkit import builder
@@ -92,4 +91,4 @@ def _axis(node: OnnxNode, default: int) -> int:
     return normalized_axis(node, int(node.attribute("axis", default)), rank)
 
 
-HANDLERS: dict[str, Handler] = guarded({"ArgMax": arg_max, "ArgMin": arg_min, "TopK": top_k})
+HANDLERS: dict[str, Handler] = {"ArgMax": arg_max, "ArgMin": arg_min, "TopK": top_k}

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.copying import HANDLERS as COPYING
-from edgeq.targets.coreml.ops.data_movement import data_movement, movable, normalized_axis
+from edgeq.targets.coreml.ops.data_movement import movable, normalized_axis
 from edgeq.targets.coreml.ops.dimensions import (
     Size,
     elements,
@@ -251,22 +251,19 @@ def constant(node: OnnxNode) -> Array:
     return value
 
 
-# These look at constants themselves: folding would copy weights for nothing.
-_UNFOLDED: dict[str, Handler] = {
+HANDLERS: dict[str, Handler] = {
     "Constant": constant,
     "Dropout": dropout,
+    "Flatten": flatten,
     "Identity": identity,
+    "Reshape": reshape,
     "Shape": shape,
     "Size": size,
-}
-_OWN: dict[str, Handler] = {
-    "Flatten": flatten,
-    "Reshape": reshape,
     "Squeeze": squeeze,
     "Transpose": transpose,
     "Unsqueeze": unsqueeze,
-}
-HANDLERS: dict[str, Handler] = {
-    **_UNFOLDED,
-    **data_movement({**_OWN, **COPYING, **GENERATING, **PADDING, **SLICING}),
+    **COPYING,
+    **GENERATING,
+    **PADDING,
+    **SLICING,
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeq.targets.coreml.frontend.lowering import mil_type_name
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import dtype_name
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def hardmax(node: OnnxNode) -> Var:
     largest = mb.equal(x=x, y=mb.reduce_max(x=x, axes=[axis], keep_dims=True))
     count = mb.cumsum(x=mb.cast(x=largest, dtype="int32"), axis=axis)
     first = mb.logical_and(x=largest, y=mb.equal(x=count, y=1))
-    return mb.cast(x=first, dtype=dtype_name(x))
+    return mb.cast(x=first, dtype=mil_type_name(x))
 
 
 HANDLERS: dict[str, Handler] = {"Hardmax": hardmax, "LogSoftmax": log_softmax, "Softmax": softmax}

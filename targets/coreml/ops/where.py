@@ -7,9 +7,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgeq.targets.coreml.frontend.lowering import known_dimension
+from edgeq.targets.coreml.frontend.lowering import known_dimension, mil_type_name
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import NUMBERS, dtype_name
+from edgeq.targets.coreml.ops.elementwise import NUMBERS
 from edgeq.targets.coreml.toolkit import builder
 
 
@@ -41,7 +41,7 @@ def _broadcast(x: Var, condition: Var) -> Var:
     """X in the broadcast shape of both, by combining it with zeros of the condition's shape."""
     mb = builder()
     zeros = mb.logical_and(x=condition, y=False)
-    if dtype_name(x) == "bool":
+    if mil_type_name(x) == "bool":
         return mb.logical_or(x=x, y=zeros)
     # subtracted, so that -0 stays -0
-    return mb.sub(x=x, y=mb.cast(x=zeros, dtype=dtype_name(x)))
+    return mb.sub(x=x, y=mb.cast(x=zeros, dtype=mil_type_name(x)))

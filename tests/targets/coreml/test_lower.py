@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,10 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.compiler.model import Model, Source
-from edgeq.errors import TargetError
+from edgeq.errors import InternalError, TargetError
 from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
-from edgeq.targets.coreml.frontend.node import RefusedNodeError
+from edgeq.targets.coreml.frontend.node import OnnxNode, RefusedNodeError
+from edgeq.targets.coreml.frontend.table import HANDLERS
+from edgeq.targets.coreml.toolkit import builder
 from tests.support.coreml_cases import interpret
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of
 
@@ -93,3 +98,36 @@ def test_outputs_of_rank_6_are_refused() -> None:
     assert len(typed.graph.output[0].type.tensor_type.shape.dim) == 6
     with pytest.raises(TargetError, match="the output 'y0' has rank 6"):
         lower(Model(ir.from_proto(typed), Source("onnx", "test", "0" * 64)), ios=18)
+
+
+def _misspelled(node: OnnxNode) -> Any:
+    return node.inputt(0)  # type: ignore[attr-defined]
+
+
+def _wrong_for_numpy(node: OnnxNode) -> Any:
+    return np.transpose(node.attribute("missing"), "ab")  # type: ignore[arg-type]
+
+
+def _wrong_for_coremltools(node: OnnxNode) -> Any:
+    return builder().transpose(x=node.input(0), perm=[0, 7])
+
+
+@pytest.mark.parametrize(
+    ("handler", "error", "text"),
+    [
+        (_misspelled, InternalError, "lowering Relu 'n0' fails with AttributeError: .*inputt"),
+        (_wrong_for_numpy, InternalError, "lowering Relu 'n0' fails with TypeError"),
+        (_wrong_for_coremltools, RefusedNodeError, "Relu 'n0': coremltools does not take it"),
+    ],
+)
+def test_defects_of_a_handler_are_no_refusals(
+    handler: Callable[[OnnxNode], Any],
+    error: type[Exception],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = np.zeros((2, 3), np.float32)
+    table = MappingProxyType({**HANDLERS, "Relu": handler})
+    monkeypatch.setattr("edgeq.targets.coreml.frontend.table.HANDLERS", table)
+    with pytest.raises(error, match=text):
+        lower_ops(model_of([Op("Relu", ["x"])], {"x": x}, {}), [x])

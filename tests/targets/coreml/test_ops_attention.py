@@ -84,10 +84,7 @@ def test_constant_masks(tmp_path: Path, ios: int) -> None:
 def test_constant_masks_with_a_key_for_every_query_cost_nothing(mask: str) -> None:
     model = model_of([Op("Attention", ["q", "k", "v", mask])], QKV, {mask: masks()[mask]})
     operations = lower_ops(model, [floats(B, H, S, E)]).program.functions["main"].operations
-    assert [op.op_type for op in operations if op.op_type != "const"] == [
-        "scaled_dot_product_attention",
-        "identity",
-    ]
+    assert [op.op_type for op in operations if op.op_type != "const"] == ["scaled_dot_product_attention"]
 
 
 def empty_rows() -> dict[str, Array]:

@@ -350,9 +350,9 @@ REFUSED: list[tuple[Op, dict[str, Array], dict[str, Array], str]] = [
         TOO_LARGE.format(1),
     ),
     (
-        Op("Add", XY),
-        {"x": numbers(1, 2, 1, 1, 2, 3), "y": numbers(1)},
-        {},
+        Op("Add", ["x", "c"]),
+        {"x": numbers(2, 1, 1, 2, 3)},
+        {"c": numbers(1, 1, 1, 1, 1, 1)},
         "its result has rank 6 and Core ML tensors have at most 5",
     ),
     (Op("Max", ["c", "x"]), {"x": I}, {"c": np.int64(2**31)}, TOO_LARGE.format(0)),

@@ -138,7 +138,6 @@ def test_pools_are_mils_own() -> None:
 
 
 REFUSED = [
-    ("MaxPool", (1, 1, 2, 2, 2, 2), {"kernel_shape": [1] * 4}, "rank 6"),
     ("MaxPool", (1, 1, 9), {"auto_pad": "SAME_UPPER", "dilations": [2]}, "SAME_UPPER with dilations"),
     ("AveragePool", (1, 1, 8), {"auto_pad": "SAME_LOWER", "strides": [4]}, "it would crop"),
     (
@@ -160,10 +159,11 @@ def test_refusals(op_type: str, shape: tuple[int, ...], attributes: dict[str, An
 
 
 def test_bytes_are_refused() -> None:
-    x = np.zeros((1, 1, 4, 4), np.int8)
-    assert "its input 0 is int8" in refusal(
-        Op("MaxPool", ["c"], {"kernel_shape": [2, 2]}), {"x": normal(1)}, {"c": x}
-    )
+    ops = [Op("QuantizeLinear", ["x", "s", "z"]), Op("MaxPool", ["y0"], {"kernel_shape": [2, 2]})]
+    constants = {"s": np.float32(1), "z": np.int8(0)}
+    model = model_of(ops, {"x": normal(1, 1, 4, 4)}, {name: np.asarray(v) for name, v in constants.items()})
+    with pytest.raises(RefusedNodeError, match="its input 0 is int8"):
+        lower_ops(model, [np.zeros(1, np.int8)] * 2)
 
 
 def test_indices_are_refused_only_when_somebody_reads_them() -> None:
