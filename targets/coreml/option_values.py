@@ -128,7 +128,10 @@ def _positive(key: str, text: str) -> int:
 
 
 def _images(key: str, text: str) -> tuple[ImageInput, ...]:
-    return tuple(_image(key, part) for part in text.split(";") if part.strip())
+    parts = [part for part in text.split(";") if part.strip()]
+    if not parts:
+        raise _bad_image(key, text, "it names no input")
+    return tuple(_image(key, part) for part in parts)
 
 
 def _image(key: str, text: str) -> ImageInput:
@@ -140,6 +143,8 @@ def _image(key: str, text: str) -> ImageInput:
         field, equals, value = word.partition("=")
         if not equals or field not in _IMAGE_FIELDS or not fields["name"]:
             raise _bad_image(key, text, f"{word!r} is not understood")
+        if field in fields:
+            raise _bad_image(key, text, f"{field!r} is given twice")
         fields[field] = _IMAGE_FIELDS[field](key, value)
     image = ImageInput(**fields)
     if image.bias and len(image.bias) != image.channels:
@@ -155,7 +160,10 @@ def _color(key: str, text: str) -> str:
 
 
 def _scale(key: str, text: str) -> float:
-    return _number(key, text)
+    value = _number(key, text)
+    if value == 0:
+        raise _bad_image(key, text, "the scale 0 makes every pixel the same")
+    return value
 
 
 def _bias(key: str, text: str) -> tuple[float, ...]:

@@ -95,6 +95,7 @@ class _Run:
     def program(self) -> Lowered:
         _check_ranks(self.inputs, "input")
         _check_ranks(self.graph.outputs, "output")
+        _check_names(self.inputs, self.graph.outputs)
         coremltools()
         from coremltools.converters.mil.mil import Function, Program
 
@@ -277,6 +278,17 @@ def _raised_by(error: Exception) -> str:
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [module.partition(".")[0] for module in modules]
     return next(package for package in reversed(packages) if package in ("edgeq", "coremltools"))
+
+
+def _check_names(inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> None:
+    """Refuse an output that is an input: a package's ports have different names."""
+    for value in outputs:
+        if value in inputs:
+            raise TargetError(
+                f"Core ML: {value.name!r} is an input and an output of the model, and the names of a package's "
+                "inputs and outputs are all different.",
+                fix="Leave it out of the outputs, or return an Identity of it under another name.",
+            )
 
 
 def _opset(ios: int) -> Any:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import INTEGERS, NUMBERS, scalar
+from edgeq.targets.coreml.ops.elementwise import INTEGERS, NUMBERS
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -55,15 +56,7 @@ def _cast(node: OnnxNode, target: ir.DataType) -> Var:
             "Cast to float32, float16, int32, int64 or bool.",
         )
     name = _MIL_NAME[target]
-    return x if source in INTEGERS and name == "int32" else _converted(x, name)
-
-
-def _converted(x: Var, name: str) -> Var:
-    result = builder().cast(x=x, dtype=name)
-    if result.val is None:
-        # sizes of which some are known: coremltools would write parts of them as constants of no dtype
-        result._sym_val = None
-    return result
+    return x if source in INTEGERS and name == "int32" else builder().cast(x=x, dtype=name)
 
 
 def _to_bool(x: Var, source: ir.DataType) -> Var:

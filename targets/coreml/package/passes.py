@@ -25,6 +25,8 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgeq.targets.coreml.package.half import cast_to_half
 from edgeq.targets.coreml.toolkit import builder, coremltools
 
@@ -104,8 +106,20 @@ def _run(program: Any, names: tuple[str, ...]) -> None:
     function = program.functions["main"]
     outputs = [variable.name for variable in function.outputs]
     for name in names:
+        if name == "common::const_elimination":
+            _give_dtypes(function)
         PASS_REGISTRY[name](program)
         _keep_outputs(function, outputs)
+
+
+def _give_dtypes(function: Any) -> None:
+    """Parts of sizes of which others are symbolic are known as objects: a const of them has no dtype."""
+    from coremltools.converters.mil.mil.types import nptype_from_builtin
+
+    for operation in function.operations:
+        for output in operation.outputs:
+            if isinstance(output.val, np.ndarray) and output.val.dtype == object:
+                output._sym_val.val = output.val.astype(nptype_from_builtin(output.dtype))
 
 
 def _keep_outputs(function: Any, names: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeq.calibration.types import Array
-from edgeq.errors import EdgeqError
+from edgeq.errors import ConfigError, EdgeqError
 from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.coreml.options import parse_options
 from tests.support.coreml_cases import interpret
 from tests.support.coreml_ops import Op, by_onnxruntime, refusal, run_ops
 from tests.support.coreml_sizes import SizedPackage
@@ -53,7 +54,7 @@ def test_outputs_that_transposes_make_equal_keep_their_names(arithmetic: str, tm
         helper.make_node("Transpose", ["b"], ["d"], perm=[0, 2, 1, 3]),
         helper.make_node("Transpose", ["b"], ["e"], perm=[0, 2, 1, 3]),
     ]
-    model = model_of(nodes, [2, 4, 6, 5], dict.fromkeys("asde", [2, 4, 6, 5]))
+    model = model_of(nodes, [2, 4, 6, 5], {name: [2, 4, 6, 5] for name in "asde"})
     x = {"x": normal(2, 4, 6, 5)}
     found = interpret(model, x, tmp_path, arithmetic=arithmetic)  # type: ignore[arg-type]
     for name, wanted in zip("asde", by_onnxruntime(model, x), strict=True):
@@ -105,3 +106,18 @@ def test_parts_of_a_shape_with_known_sizes_as_floats(tmp_path: Path) -> None:
 def test_a_product_of_known_vectors_is_folded(tmp_path: Path) -> None:
     ops = [Op("Shape", ["x"]), Op("Cast", ["y0"], {"to": TensorProto.FLOAT}), Op("MatMul", ["y1", "y1"])]
     run_ops(ops, {"x": normal(2, 5)}, tmp_path).check()
+
+
+@pytest.mark.parametrize("text", ["", " ; ", "x: color=RGB color=BGR", "x: scale=0", "x: scale=0/3"])
+def test_image_inputs_that_say_nothing_or_too_much_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="image_input"):
+        parse_options({"image_input": text})
+
+
+def test_an_output_that_is_an_input_is_refused_and_its_identity_is_not(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Identity", ["x"], ["z"])]
+    x = {"x": normal(2, 3)}
+    with pytest.raises(EdgeqError, match="'x' is an input and an output"):
+        interpret(model_of(nodes, [2, 3], {"y": [2, 3], "x": [2, 3]}), x, tmp_path)
+    found = interpret(model_of(nodes, [2, 3], {"y": [2, 3], "z": [2, 3]}), x, tmp_path)
+    np.testing.assert_array_equal(found["z"], x["x"])
