@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import negative, scalar, unary
+from edgeq.targets.coreml.ops.elementwise import negative, unary
 from edgeq.targets.coreml.ops.softmax import HANDLERS as SOFTMAX
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.lowering import known_dimension
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.attention_masks import combine, counting
+from edgeq.targets.coreml.ops.elementwise import INTEGERS
 from edgeq.targets.coreml.ops.tensors import reshape, size
 from edgeq.targets.coreml.toolkit import builder
-
-_INDICES = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def microsoft_rotary_embedding(node: OnnxNode) -> Var:
 
 def _angles_from(node: OnnxNode) -> Angles:
     """The angles of consecutive positions from the one in position_ids on."""
-    node.require_dtype(_INDICES, 1)
+    node.require_dtype(INTEGERS, 1)
     x, first = node.input(0), node.constant(1)
     steps = counting(size(x, 1 if x.rank == 3 else 2))
     start = node.input(1) if first is None else first.astype(np.int32).reshape(1)
@@ -70,7 +68,7 @@ def _angles_from(node: OnnxNode) -> Angles:
 
 
 def _rows(node: OnnxNode, cache: Var, positions: int) -> Var:
-    node.require_dtype(_INDICES, positions)
+    node.require_dtype(INTEGERS, positions)
     if cache.rank != 2 or node.rank(positions) != 2:
         node.refuse("position_ids or the caches of cosines and sines do not have rank 2")
     return builder().gather(x=cache, indices=node.input(positions), axis=0)

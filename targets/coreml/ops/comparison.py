@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.cast import HANDLERS as CAST
-from edgeq.targets.coreml.ops.elementwise import NUMBERS, scalar
+from edgeq.targets.coreml.ops.elementwise import NUMBERS
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.ops.where import where
 from edgeq.targets.coreml.toolkit import builder
 

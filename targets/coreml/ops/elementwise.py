@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.toolkit import builder, mil_types
+from edgeq.targets.coreml.ops.tensors import scalar
+from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
     from edgeq.targets.coreml.frontend.table import Handler
@@ -20,12 +21,6 @@ NUMBERS = (*FLOATS, *INTEGERS)
 
 # Largest finite float16: constants up to here survive the compilation to float16.
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-def scalar(like: Var, value: float) -> Any:
-    """``value`` as numpy scalar of the MIL dtype of ``like`` (before iOS17 MIL wants the same dtype)."""
-    with np.errstate(over="ignore"):  # beyond float16: infinite, as in the model
-        return mil_types().nptype_from_builtin(like.dtype)(value)
 
 
 def negative(x: Var) -> Var:

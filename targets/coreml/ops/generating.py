@@ -11,13 +11,12 @@ from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var, int32
 from edgeq.targets.coreml.ops.data_movement import MOVABLE, movable, normalized_axis
 from edgeq.targets.coreml.ops.dimensions import Size, elements, scalar, size_of, vector_of, wrapped
+from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
     from edgeq.targets.coreml.frontend.table import Handler
 
-_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 # MIL's names of the dtypes that cast makes.
 _CASTS = {
     ir.DataType.FLOAT: "fp32",
@@ -30,11 +29,11 @@ _CASTS = {
 
 def range_(node: OnnxNode) -> Var:
     """Range of integers; of floats only where they are integers cast to float."""
-    node.require_dtype((*_INTEGERS, *_FLOATS), 0)
+    node.require_dtype((*INTEGERS, *FLOATS), 0)
     bounds = [_bound(node, index) for index in range(3)]
     mb = builder()
     numbers = mb.range_1d(start=bounds[0], end=bounds[1], step=bounds[2])
-    return mb.cast(x=numbers, dtype=_CASTS[node.dtype(0)]) if node.dtype(0) in _FLOATS else numbers
+    return mb.cast(x=numbers, dtype=_CASTS[node.dtype(0)]) if node.dtype(0) in FLOATS else numbers
 
 
 def _bound(node: OnnxNode, index: int) -> Any:
@@ -45,7 +44,7 @@ def _bound(node: OnnxNode, index: int) -> Any:
             _refuse_fractions(node)
         return np.int32(number)
     bound = node.input(index)
-    if node.dtype(0) in _FLOATS:
+    if node.dtype(0) in FLOATS:
         bound = _before_cast(node, bound)
     return scalar(bound) if bound.rank else bound
 
@@ -147,11 +146,11 @@ def eye_like(node: OnnxNode) -> Var | Array:
 
 def one_hot(node: OnnxNode) -> Var:
     """OneHot: ``on`` at the index, ``off`` elsewhere and for indices out of range."""
-    node.require_dtype((*_INTEGERS, *_FLOATS), 0)
+    node.require_dtype((*INTEGERS, *FLOATS), 0)
     node.require_dtype(MOVABLE, 2)
     mb = builder()
     indices = node.input(0)
-    if node.dtype(0) in _FLOATS:
+    if node.dtype(0) in FLOATS:
         indices = mb.cast(x=indices, dtype="int32")
     depth = _depth(node)
     rank = indices.rank + 1

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var, int32
 from edgeq.targets.coreml.ops.dimensions import scalar, size_of, sizes_of, vector_of, wrapped
-
-_INDEX_DTYPES = (ir.DataType.INT64, ir.DataType.INT32)
+from edgeq.targets.coreml.ops.elementwise import INTEGERS
 
 
 def indices_along(node: OnnxNode, x: Var, axis: int) -> Any:
     """Input 1 as indices into ``axis`` of ``x``, none of them negative."""
-    node.require_dtype(_INDEX_DTYPES, 1)
+    node.require_dtype(INTEGERS, 1)
     known = node.constant(1)
     size = size_of(x, axis)
     if known is None:
@@ -35,7 +33,7 @@ def _check_range(node: OnnxNode, indices: Array, size: int) -> None:
 
 def index_tuples(node: OnnxNode, x: Var, batch: int = 0) -> Var:
     """Input 1 as tuples of indices into the axes of ``x`` from ``batch`` on, none of them negative."""
-    node.require_dtype(_INDEX_DTYPES, 1)
+    node.require_dtype(INTEGERS, 1)
     indices = node.input(1)
     depth = node.shape(1)[-1]
     if depth is None:

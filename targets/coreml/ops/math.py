@@ -15,11 +15,11 @@ from edgeq.targets.coreml.ops.elementwise import (
     numbers,
     reduced,
     require_int32,
-    scalar,
     unary,
 )
 from edgeq.targets.coreml.ops.integer_math import BITWISE, divide_truncating, remainder_truncating
 from edgeq.targets.coreml.ops.power import power
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.ops.trigonometry import HANDLERS as TRIGONOMETRY
 from edgeq.targets.coreml.toolkit import builder
 

@@ -12,13 +12,13 @@ import onnx_ir as ir
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.data_movement import movable, normalized_axis
 from edgeq.targets.coreml.ops.dimensions import Size, minus, size_of, sizes_of, vector_of
+from edgeq.targets.coreml.ops.elementwise import FLOATS
 from edgeq.targets.coreml.ops.slicing import Window, windowed
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
     from edgeq.targets.coreml.frontend.table import Handler
 
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 # ONNX mode → numpy's, MIL's. MIL has no wrap.
 _NUMPY_MODES: dict[str, Any] = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}
 _MIL_MODES = {"edge": "replicate", "reflect": "reflect"}
@@ -92,7 +92,7 @@ def _value(node: OnnxNode) -> Var | np.generic | None:
 
 
 def _constant(node: OnnxNode, x: Var, paddings: Sequence[Padding], value: Any) -> Var:
-    if node.dtype(0) in _FLOATS and (value is None or isinstance(value, np.generic)):
+    if node.dtype(0) in FLOATS and (value is None or isinstance(value, np.generic)):
         dtype = node.dtype(0).numpy()
         amounts = _amounts(x.rank, paddings)
         return builder().pad(x=x, pad=amounts, mode="constant", constant_val=dtype.type(value or 0))
@@ -138,7 +138,7 @@ def _mirrored(node: OnnxNode, x: Var, paddings: Sequence[Padding], mode: str) ->
 
 def _is_native(node: OnnxNode, x: Var, padding: Padding, mode: str) -> bool:
     """Whether MIL's pad does it: floats, the last two axes, and a reflection that stays in the tensor."""
-    if mode not in _MIL_MODES or node.dtype(0) not in _FLOATS or padding.axis < x.rank - _MIL_AXES:
+    if mode not in _MIL_MODES or node.dtype(0) not in FLOATS or padding.axis < x.rank - _MIL_AXES:
         return False
     size = node.shape(0)[padding.axis]
     most = max(padding.before, padding.after)

@@ -16,8 +16,8 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.limits import MAX_RANK
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import scalar
 from edgeq.targets.coreml.ops.pool_window import Window, windows
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:

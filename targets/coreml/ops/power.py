@@ -13,7 +13,8 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.lowering import mil_type_name
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS, NUMBERS, inverse, scalar
+from edgeq.targets.coreml.ops.elementwise import FLOATS, INTEGERS, NUMBERS, inverse
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
 _MIL_NAME = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16"}

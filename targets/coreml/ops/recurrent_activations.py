@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.activation import softplus_of
-from edgeq.targets.coreml.ops.elementwise import scalar
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
 Numbers = tuple[float, ...]

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
-from edgeq.targets.coreml.ops.elementwise import FLOATS, scalar
+from edgeq.targets.coreml.ops.elementwise import FLOATS
 from edgeq.targets.coreml.ops.grid_sample import HANDLERS as GRID_SAMPLE
 from edgeq.targets.coreml.ops.interpolation import (
     NEAREST,
@@ -30,6 +30,7 @@ from edgeq.targets.coreml.ops.interpolation import (
 )
 from edgeq.targets.coreml.ops.rearrange import HANDLERS as REARRANGE
 from edgeq.targets.coreml.ops.resize_plan import Axis, Computed, Factor, Plan, plan_of
+from edgeq.targets.coreml.ops.tensors import scalar
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:

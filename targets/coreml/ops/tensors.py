@@ -19,7 +19,8 @@ Size = Any
 
 def like(variable: Var, value: Any) -> Array:
     """``value`` as numpy constant in the dtype of ``variable``."""
-    return np.asarray(value, dtype=mil_types().nptype_from_builtin(variable.dtype))
+    with np.errstate(over="ignore"):  # beyond float16: infinite, as in the model
+        return np.asarray(value, dtype=mil_types().nptype_from_builtin(variable.dtype))
 
 
 def scalar(variable: Var, value: float) -> Any:

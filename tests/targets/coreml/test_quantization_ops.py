@@ -275,19 +275,12 @@ def test_scales_that_are_computed_are_refused() -> None:
 
 
 def test_integer_arithmetic_is_refused_by_name_of_the_form_that_works() -> None:
-    constants = {"w": integers(np.int8, 4, 4)}
-    model = model_of([Op("MatMulInteger", ["x", "w"])], {"x": np.zeros((2, 4), np.uint8)}, constants)
-    del model.graph.input[0]
-    model.graph.initializer.append(_uint8("x"))
+    ops = [Op("QuantizeLinear", ["x", "s", "z"]), Op("MatMulInteger", ["y0", "w"])]
+    constants = {"s": np.ones((), np.float32), "z": np.zeros((), np.uint8), "w": integers(np.int8, 4, 4)}
+    model = model_of(ops, {"x": floats(2, 4)}, constants)
     with pytest.raises(RefusedNodeError, match="only float arithmetic") as refused:
-        lower_ops(model, [np.zeros((2, 4), np.int32)])
+        lower_ops(model, [np.zeros((2, 4), np.uint8), np.zeros((2, 4), np.int32)])
     assert "QDQ form" in str(refused.value.fix)
-
-
-def _uint8(name: str) -> Any:
-    from onnx import numpy_helper
-
-    return numpy_helper.from_array(np.zeros((2, 4), np.uint8), name)
 
 
 @pytest.mark.parametrize(
