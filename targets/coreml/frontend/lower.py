@@ -285,8 +285,8 @@ def _check_names(inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> Non
     for value in outputs:
         if value in inputs:
             raise TargetError(
-                f"Core ML: {value.name!r} is an input and an output of the model, and the names of a package's "
-                "inputs and outputs are all different.",
+                f"Core ML: {value.name!r} is an input and an output of the model, and a package's "
+                "inputs and outputs have different names.",
                 fix="Leave it out of the outputs, or return an Identity of it under another name.",
             )
 
