@@ -17,6 +17,8 @@ from edgeq.calibration.types import Array
 from edgeq.compiler.load import load
 from edgeq.errors import ModelError
 from edgeq.targets.coreml.files import REFERENCE, SAMPLES
+from edgeq.targets.coreml.package.folder import read_spec
+from edgeq.targets.coreml.package.metadata import SIGNATURE
 from edgeq.targets.coreml.runner import InterpreterRunner
 from edgeq.targets.coreml.verification.explain import differences
 from edgeq.targets.coreml.verification.numbers import distance, exact_check, half_check
@@ -196,3 +198,16 @@ def test_infinities_that_are_equal_are_no_difference(tmp_path: Path) -> None:
     assert Reference(folder / REFERENCE).run(sample)["y"].max() == 1
     found = differences(model, folder / PACKAGE, signature, [sample])
     assert [d.node.name for d in found if not d.relative < 1e-5] == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"inputs": [{}], "outputs": []}'])
+def test_a_damaged_signature_is_one_sentence(text: str, tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
+    folder = compile_net(net(tmp_path / "net.onnx", nodes, ["x"]), "fp16", tmp_path / "out")
+    package = folder / PACKAGE
+    spec = read_spec(package)
+    spec.description.metadata.userDefined[SIGNATURE] = text
+    path = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(ModelError, match="signature is damaged"):
+        InterpreterRunner(package)
