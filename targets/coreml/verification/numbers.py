@@ -15,8 +15,12 @@ FLOAT32_TOLERANCE = 1e-5
 # Rounding every operation to float16 leaves a float net 45 dB and more.
 FLOAT16_SQNR = 35.0
 # Where activations are rounded to integers, float16 lets a few percent of them fall one step aside in every
-# layer: noise of a third of the quantization's own, 33 to 44 dB on the measured nets (docs/coreml.md).
-FLOAT16_SQNR_ROUNDED = 30.0
+# layer. That noise is of the size of the quantization's own: 28 to 58 dB on the measured nets, where the task
+# metric does not move (docs/coreml.md). A wrong operation or scale lies far below this.
+FLOAT16_SQNR_ROUNDED = 20.0
+# float16's smallest step: results that differ by a few of them only (probabilities near 0) have no SQNR.
+FLOAT16_STEP = 2.0**-24
+_STEPS = 16
 # Where a model has no float outputs: the share of its integers that float16 leaves as they are.
 FLOAT16_AGREEMENT = 0.9
 
@@ -137,6 +141,10 @@ def half_check(found: Distance, samples: str, *, rounded: bool) -> Check:
         wanted = f"at least {FLOAT16_AGREEMENT:.0%} of the integers as in ONNX Runtime in float32"
         return Check("float16 numbers", found.agreement >= FLOAT16_AGREEMENT, text, wanted)
     text = f"{_text(found.sqnr)} to ONNX Runtime in float32 on {samples}"
+    if found.sqnr < limit and found.largest <= _STEPS * FLOAT16_STEP:
+        return Check("float16 numbers", True, f"{text}; the results are as small as float16's steps", wanted)
+    if limit <= found.sqnr < FLOAT16_SQNR:
+        text += "; roundings to integers fall aside in float16: judge it by the task's metric"
     return Check("float16 numbers", found.sqnr >= limit, text, wanted)
 
 
