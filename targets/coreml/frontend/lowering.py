@@ -20,7 +20,6 @@ _ONNX_TYPES = {
     "int8": ir.DataType.INT8,
     "uint8": ir.DataType.UINT8,
 }
-_TO_INT32 = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 class Lowering:

@@ -65,10 +65,6 @@ class OnnxNode:
             return [item.decode() if isinstance(item, bytes) else item for item in value]
         return value
 
-    def has_attribute(self, name: str) -> bool:
-        """Whether the attribute is set."""
-        return name in self.node.attributes
-
     # --- inputs -----------------------------------------------------------------------------------------
 
     @property
