@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -21,7 +25,7 @@ def coremltools() -> Any:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), interrupts_held():
             warnings.simplefilter("ignore")
             import coremltools as ct
     except ImportError as error:
@@ -29,6 +33,23 @@ def coremltools() -> Any:
     finally:
         logger.setLevel(level)
     return ct
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C takes effect at the end: coremltools swallows it while it imports what it finds installed."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 @cache
