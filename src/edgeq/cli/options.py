@@ -129,12 +129,12 @@ DimensionOption = Annotated[
     ),
 ]
 ImageInputOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--image-input",
         metavar="SPEC",
         rich_help_panel=TARGET,
-        help="coreml: the input is an image: 'data: color=RGB scale=1/255 bias=-0.5,-0.5,-0.5'.",
+        help="coreml: the input is an image, repeatable: 'data: color=RGB scale=1/255 bias=-0.5,-0.5,-0.5'.",
     ),
 ]
 ClassLabelsOption = Annotated[
@@ -164,7 +164,10 @@ def preprocessing_from(specs: list[str] | None) -> Preprocessing | None:
 
 
 def target_options_from(
-    pairs: list[str] | None, dimensions: list[str] | None, image_input: str | None, class_labels: Path | None
+    pairs: list[str] | None,
+    dimensions: list[str] | None,
+    image_input: list[str] | None,
+    class_labels: Path | None,
 ) -> dict[str, str]:
     """The target's own options as KEY → VALUE.
 
@@ -183,8 +186,8 @@ def target_options_from(
         _add(
             options, key.strip() if option == "--target-option" else f"dimension.{key.strip()}", value.strip()
         )
-    if image_input is not None:
-        _add(options, "image_input", image_input)
+    if image_input:
+        _add(options, "image_input", "; ".join(image_input))
     if class_labels is not None:
         _add(options, "class_labels", str(class_labels))
     return options
