@@ -70,7 +70,7 @@ def compile_model(
     samples = None if calibration is None else calibration.batches(1, EQUIVALENCE_SAMPLES)
     equivalence = check_equivalent(original, normalized.model, samples, progress)
     quantized = quantize(
-        Request(normalized.model, target.capabilities(), recipe, calibration, threads, progress)
+        Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
     )
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(

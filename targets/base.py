@@ -209,7 +209,9 @@ class Target(Protocol):
 
     def availability(self) -> Availability: ...
 
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self, options: Any = None) -> Capabilities:
+        """What the target can do; ``options`` (see :meth:`options`) may choose among its forms."""
+        ...
 
     def options(self, given: Mapping[str, str], recipe: Recipe) -> Any:
         """The target's own options from what the user wrote as KEY=VALUE, checked before any work.

@@ -194,6 +194,7 @@ _IMAGE_FIELDS: Mapping[str, Callable[[str, str], Any]] = {"color": _color, "scal
 PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "deployment_target": _deployment_target,
     "arithmetic": _choice("float16", "float32"),
+    "activations": _choice("affine", "symmetric"),
     "compute_units": _choice(*COMPUTE_UNITS),
     "image_input": _images,
     "class_labels": _path,

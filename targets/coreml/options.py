@@ -23,6 +23,7 @@ from edgeq.targets.coreml.option_values import (
 __all__ = ["COMPUTE_UNITS", "Arithmetic", "CoreMLOptions", "ImageInput", "parse_options", "read_class_labels"]
 
 Arithmetic = Literal["float16", "float32"]
+Activations = Literal["affine", "symmetric"]
 
 # Scheme → the first iOS whose Core ML has what it is made of, and what that is.
 _NEEDS: Mapping[str, tuple[int, str]] = {
@@ -46,6 +47,7 @@ class CoreMLOptions(BaseModel):
     deployment_target: str | None = None
     arithmetic: Arithmetic | None = None
     dimensions: Mapping[str, Dimension] = Field(default_factory=dict)
+    activations: Activations = "affine"
     compute_units: ComputeUnits = "all"
     image_input: tuple[ImageInput, ...] = ()
     class_labels: Path | None = None
@@ -92,6 +94,11 @@ class CoreMLOptions(BaseModel):
             raise ConfigError(
                 f"The option 'palette_group' has no effect with the scheme {scheme!r}.",
                 fix="Leave it out, or choose palettize-4 or palettize-6.",
+            )
+        if self.activations != "affine" and scheme != "int8-static":
+            raise ConfigError(
+                f"The option 'activations' has no effect with the scheme {scheme!r}.",
+                fix="Leave it out, or choose int8-static.",
             )
         labels = {"probabilities_output": None, "predicted_feature_name": "classLabel"}
         unread = next((name for name, default in labels.items() if getattr(self, name) != default), None)

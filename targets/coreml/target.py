@@ -46,10 +46,10 @@ class CoreMLTarget:
         where = "runs packages" if _on_macos() else "builds and verifies packages (running them needs macOS)"
         return Availability(True, f"coremltools {found}, {where}")
 
-    def capabilities(self) -> Capabilities:
-        from edgeq.targets.coreml.capabilities import CAPABILITIES
+    def capabilities(self, options: CoreMLOptions | None = None) -> Capabilities:
+        from edgeq.targets.coreml.capabilities import CAPABILITIES, SYMMETRIC
 
-        return CAPABILITIES
+        return SYMMETRIC if options is not None and options.activations == "symmetric" else CAPABILITIES
 
     def options(self, given: Mapping[str, str], recipe: Recipe) -> CoreMLOptions:
         """Deployment target, dimensions, image inputs, class labels, metadata; see ``docs/coreml.md``."""

@@ -43,7 +43,7 @@ class OnnxRuntimeTarget:
             )
         return Availability(True, f"onnxruntime {ort.__version__}, CPU")
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self, options: None = None) -> Capabilities:
         from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
 
         return CAPABILITIES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from edgeq.compiler.quantize.saturation import worst_pair
 from edgeq.compiler.quantize.simulation import session_options
 from edgeq.targets.base import Capabilities
-from edgeq.targets.coreml.capabilities import CAPABILITIES
+from edgeq.targets.coreml.capabilities import CAPABILITIES, SYMMETRIC
 from tests.support.coreml_schemes import (
     IDS,
     IMAGES,
@@ -31,8 +30,6 @@ from tests.support.coreml_schemes import (
 )
 from tests.support.static_models import Node, Samples, graph, normal, precisions, run, sqnr
 
-AFFINE = replace(CAPABILITIES, symmetric_activations=False, unsigned_positive=False)
-
 
 def test_static_plan_follows_the_patterns_of_apples_quantizer() -> None:
     result = compiled(residual_net(), "int8-static", IMAGES)
@@ -45,14 +42,13 @@ def test_static_plan_follows_the_patterns_of_apples_quantizer() -> None:
     assert planned["Flatten"] == ["fp32"]
 
 
-def test_static_model_is_signed_symmetric_with_float_biases_and_half_scales() -> None:
+def test_static_model_is_signed_with_float_biases_and_half_scales() -> None:
     result = compiled(residual_net(), "int8-static", IMAGES)
     assert_exact_in_half(scales_of(result.model))
-    zeros = constants(result.model, "QuantizeLinear", 2) + constants(result.model, "DequantizeLinear", 2)
+    assert {spec.dtype for spec in result.plan.activations.values()} == {"int8"}
+    assert result.params["r0"].zero_point == result.params["p0"].zero_point == -128, "never negative"
+    zeros = [result.params[name].zero_point for name in result.plan.weights]
     assert not any(zero.any() for zero in zeros)
-    dtypes = {name: spec.dtype for name, spec in result.plan.activations.items()}
-    assert dtypes["r0"] == dtypes["p0"] == "uint8", "never negative"
-    assert dtypes["x"] == dtypes["c2"] == dtypes["r1"] == "int8"
     assert {spec.dtype for spec in result.plan.weights.values()} == {"int8"}
     biases = constants(result.model, "Conv", 2) + constants(result.model, "Gemm", 2)
     assert len(biases) == 5
@@ -72,7 +68,7 @@ def test_activation_functions_stand_between_the_layer_and_the_rounding() -> None
 
 
 @pytest.mark.parametrize("ios", [17, 18])
-@pytest.mark.parametrize("capabilities", [CAPABILITIES, AFFINE], ids=["symmetric", "affine"])
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, SYMMETRIC], ids=["affine", "symmetric"])
 def test_float32_package_computes_what_onnxruntime_computes(
     tmp_path: Path, capabilities: Capabilities, ios: int
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 import edgeq
 from edgeq.compiler.recipe import Override, Recipe
+from edgeq.errors import ConfigError
+from edgeq.targets.coreml.verification.contents import package_contents
 from edgeq.targets.coreml.verification.foreign import verify_package
 from edgeq.targets.coreml.verification.prove import prove, prove_again
 from edgeq.verify import verify
@@ -168,3 +170,15 @@ def test_every_scheme_verifies_again(net: Callable[[Path], Path], scheme: str, t
     folder = compile_net(net(tmp_path / "net.onnx"), scheme, tmp_path / "out", target_options=options)
     found = verify(folder)
     assert found.passed, [check for check in found.checks if not check.passed]
+
+
+def test_activations_without_zero_points_by_option(tmp_path: Path) -> None:
+    model = conv_net(tmp_path / "net.onnx")
+    options = {"activations": "symmetric"}
+    folder = compile_net(model, "int8-static", tmp_path / "out", target_options=options)
+    assert verify(folder).passed
+    roundings = package_contents(folder / PACKAGE).roundings["quantize"]
+    assert roundings["uint8"] > 0, "never negative behind a Relu"
+    assert roundings["int8"] > 0
+    with pytest.raises(ConfigError, match="has no effect with the scheme 'fp16'"):
+        compile_net(model, "fp16", tmp_path / "other", target_options=options)
