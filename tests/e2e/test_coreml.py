@@ -226,7 +226,7 @@ REFUSED = [
         ("--scheme", "fp16", "-O", "colour=red"),
         2,
         "error: The target 'coreml' has no option 'colour'.\n"
-        "fix:   It has: arithmetic, author, class_labels, compute_units, deployment_target, description, "
+        "fix:   It has: activations, arithmetic, author, class_labels, compute_units, deployment_target, description, "
         "dimension.NAME, image_input, license, palette_group, predicted_feature_name, probabilities_output, "
         "user.KEY, version.\n",
     ),
