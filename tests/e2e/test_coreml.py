@@ -226,9 +226,9 @@ REFUSED = [
         ("--scheme", "fp16", "-O", "colour=red"),
         2,
         "error: The target 'coreml' has no option 'colour'.\n"
-        "fix:   It has: activations, arithmetic, author, class_labels, compute_units, deployment_target, description, "
-        "dimension.NAME, image_input, license, palette_group, predicted_feature_name, probabilities_output, "
-        "user.KEY, version.\n",
+        "fix:   It has: activations, arithmetic, author, class_labels, compute_units, deployment_target, "
+        "description, dimension.NAME, image_input, license, palette_group, predicted_feature_name, "
+        "probabilities_output, user.KEY, version.\n",
     ),
     (
         ("--scheme", "fp16", "--dimension", "batch=3..1"),
