@@ -23,7 +23,9 @@ from edgeq.calibration.sketch import Sketch, merge_all
 from edgeq.errors import DataError
 
 KERNELS = pytest.mark.parametrize("kernel", [numpy_kernel, compiled_kernel()], ids=["numpy", "compiled"])
-NORMAL = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+# Drawn in parts: leaving the subnormals out of one range filters so many draws that hypothesis gives up.
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+NORMAL = st.sampled_from([0.0, -0.0]) | st.floats(TINY, HUGE, width=32) | st.floats(-HUGE, -TINY, width=32)
 ARRAYS = hnp.arrays(np.float32, st.integers(0, 300), elements=NORMAL)
 
 
