@@ -57,12 +57,9 @@ def _verified(path: Path, reference: Path | None, threads: int | None) -> Verifi
         )
     if reference is None:
         return verify_artefact(path, threads=threads)
+    from edgeq.targets.coreml.verification.foreign import verify_package
     from edgeq.verify import Verification
 
-    try:
-        from edgeq.targets.coreml.verification.foreign import verify_package
-    except ImportError as error:  # pragma: no cover  (a broken installation)
-        raise UsageError(f"Core ML packages cannot be verified: {error}.") from error
     how, checks = verify_package(path, reference, threads=threads)
     return Verification(path, "coreml", how, checks)
 
