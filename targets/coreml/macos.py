@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Array, Arrays
 from edgeq.errors import EdgeqError, TargetError
 from edgeq.targets.coreml.frontend.signature import Signature
 from edgeq.targets.coreml.placement import Placement, read_plan
-from edgeq.targets.coreml.ports import tensor_specs
+from edgeq.targets.coreml.ports import PortRunner
 from edgeq.targets.coreml.predict import arrays, features
 from edgeq.targets.coreml.toolkit import coremltools
 
@@ -30,7 +30,7 @@ COMPUTE_UNITS: Mapping[str, str] = {
 }
 
 
-class CoreMLRunner:
+class CoreMLRunner(PortRunner):
     """Runs a package with Core ML: arrays of the ONNX model in, arrays of the ONNX model out."""
 
     def __init__(self, path: Path, signature: Signature, compute_units: str = "all") -> None:
@@ -39,17 +39,9 @@ class CoreMLRunner:
         Raises:
             TargetError: this is not macOS, or Core ML does not load the package.
         """
-        self._signature = signature
+        super().__init__(signature)
         self._model: Any = load_model(path, compute_units)
         self._spec: Any = self._model.get_spec()
-
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return tensor_specs(self._signature.inputs)
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return tensor_specs(self._signature.outputs)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """All outputs by name.
@@ -60,19 +52,13 @@ class CoreMLRunner:
         """
         if self._model is None:
             raise TargetError("The runner is closed.", fix="Open a new one.")
-        given = features(self._spec, self._signature, inputs)
+        given = features(self._spec, self.signature, inputs)
         with _explained("Core ML fails on the inputs"):
             found = self._model.predict(given)
-        return arrays(self._spec, self._signature, found)
+        return arrays(self._spec, self.signature, found)
 
     def close(self) -> None:
         self._model = self._spec = None
-
-    def __enter__(self) -> CoreMLRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -125,12 +111,13 @@ async def measure(benchmarker: Any, given: Mapping[str, Any], iterations: int, l
 
 
 def placement(path: Path, compute_units: str = "all") -> dict[str, float]:
-    """``ane_share``, ``gpu_share`` and ``cpu_share``: percent of the operations that Core ML puts there.
+    """``ane_share``, ``gpu_share``, ``cpu_share``: share (0 to 1) of the operations that Core ML puts there.
 
     Raises:
         TargetError: this is not macOS, or Core ML makes no plan (it needs macOS 14.4).
     """
-    return placement_table(path, compute_units).shares()
+    percent = placement_table(path, compute_units).shares()
+    return {name: value / 100 for name, value in percent.items()}
 
 
 def placement_table(path: Path, compute_units: str = "all") -> Placement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,6 +13,31 @@ from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
 
 # Preprocessing computes in float32: pixels come back with this error at most.
 _PIXEL_TOLERANCE = 0.01
+
+
+class PortRunner:
+    """What every runner of a package is besides running: the ONNX model's ports, and a context manager."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        return tensor_specs(self.signature.inputs)
+
+    @property
+    def outputs(self) -> list[TensorSpec]:
+        return tensor_specs(self.signature.outputs)
+
+    def close(self) -> None:
+        """Free the model; running is an error from then on."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def tensor_specs(ports: Iterable[Port]) -> list[TensorSpec]:

@@ -6,18 +6,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Array, Arrays
 from edgeq.errors import ModelError, TargetError
 from edgeq.targets.coreml.frontend.signature import Signature
 from edgeq.targets.coreml.interpreter.engine import Arithmetic, Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.package.metadata import SIGNATURE
-from edgeq.targets.coreml.ports import from_package, tensor_specs, to_package
+from edgeq.targets.coreml.ports import PortRunner, from_package, to_package
 
 KIND = "verified by interpreter, not run on Apple hardware"
 
 
-class InterpreterRunner:
+class InterpreterRunner(PortRunner):
     """Arrays of the ONNX model in, arrays of the ONNX model out; the arithmetic is numpy's."""
 
     def __init__(
@@ -30,21 +30,8 @@ class InterpreterRunner:
             TargetError: it holds an operation that the interpreter does not know, or no signature.
         """
         program = read_package(package)
-        self._signature = signature or _stored(program.metadata, package)
+        super().__init__(signature or _stored(program.metadata, package))
         self._interpreter: Interpreter | None = Interpreter(program, arithmetic=arithmetic)
-
-    @property
-    def signature(self) -> Signature:
-        """How the package's ports stand for the ONNX model's."""
-        return self._signature
-
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return tensor_specs(self._signature.inputs)
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return tensor_specs(self._signature.outputs)
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """All outputs by name.
@@ -55,16 +42,10 @@ class InterpreterRunner:
         """
         if self._interpreter is None:
             raise TargetError("The runner is closed.", fix="Open a new one.")
-        return from_package(self._signature, self._interpreter.run(to_package(self._signature, inputs)))
+        return from_package(self.signature, self._interpreter.run(to_package(self.signature, inputs)))
 
     def close(self) -> None:
         self._interpreter = None
-
-    def __enter__(self) -> InterpreterRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _stored(metadata: Mapping[str, str], package: Path) -> Signature:

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgeq.benchmarks.budgets import parse_budget
+from edgeq.benchmarks.measurement import Measurement, Measurements
+from edgeq.benchmarks.verdicts import judge
 from edgeq.errors import DataError, TargetError
 from edgeq.targets.coreml import macos
 from edgeq.targets.coreml.frontend.signature import ImagePort, Signature
@@ -344,3 +347,14 @@ def test_coremltools_has_every_name_with_these_parameters() -> None:
     assert parameters(Benchmark.benchmark_predict) == ["self", "inputs", "iterations", "warmup"]
     assert inspect.iscoroutinefunction(Benchmark.benchmark_load)
     assert inspect.iscoroutinefunction(Benchmark.benchmark_predict)
+
+
+def test_a_budget_on_a_share_is_judged_by_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = read_plan(plan(*(operation("relu", unit) for unit in ("ane", "ane", "gpu", "cpu", "cpu"))))
+    monkeypatch.setattr(macos, "placement_table", lambda _path, _units: table)
+    shares = macos.placement(Path("model.mlpackage"))
+    assert shares == pytest.approx({"ane_share": 0.4, "gpu_share": 0.2, "cpu_share": 0.4})
+    found = Measurements()
+    found.add(*(Measurement(name, value, unit="share") for name, value in shares.items()))
+    budgets = [parse_budget("ane_share >= 90%"), parse_budget("ane_share >= 40%")]
+    assert [verdict.passed for verdict in judge(budgets, found)] == [False, True]
