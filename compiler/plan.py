@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 # ``pal4``, ``pal6``: indices of 4 or 6 bits into a palette of floats, which the target's package step makes.
-QuantDtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4", "int32", "pal4", "pal6"]
-Precision = Literal["fp32", "fp16", "int8", "int4", "pal6", "pal4", "other"]
+QuantDtype = Literal[
+    "uint8", "int8", "uint16", "int16", "uint4", "int4", "int32", "float8e4m3fn", "pal4", "pal6"
+]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "pal6", "pal4", "other"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # The precisions of a plan that store weights, or weights and activations, in fewer than 16 bits.
-QUANTIZED = ("int8", "int4", "pal6", "pal4")
+QUANTIZED = ("int8", "fp8", "int4", "pal6", "pal4")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,23 @@ class NodeResult:
     @property
     def missed(self) -> bool:
         """Planned quantized, but runs in float."""
-        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16")
+        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a linter says of one node of a quantized model, before anything is built.
+
+    ``outcome``: the build ``fails``; the node runs in ``float`` although it is quantized; results are
+    ``wrong`` without a message; it is ``slow``; or only a ``note``. ``mend`` says what to do about it.
+    """
+
+    rule: str
+    outcome: Literal["fails", "wrong", "float", "slow", "note"]
+    node: str
+    op_type: str
+    what: str
+    mend: str
 
 
 @dataclass(frozen=True)
@@ -220,6 +236,10 @@ class Target(Protocol):
             ConfigError: an unknown key or a value that is not valid.
             TargetError: the recipe cannot be built with them.
         """
+        ...
+
+    def lint(self, model: Model, options: Any) -> list[Finding] | None:
+        """What the target would make of a quantized ONNX model, without building; None: it has no linter."""
         ...
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:

@@ -28,10 +28,10 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.normalize import normalize
 from edgeq.errors import EdgeqError
 from edgeq.targets.coreml.dynamic import resolve_dimensions
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.runner import InterpreterRunner
+from edgeq.targets.dimensions import Dimension
 
 IOS = 18
 Inputs = dict[str, np.ndarray[Any, Any]]

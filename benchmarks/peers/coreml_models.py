@@ -87,11 +87,11 @@ def convert_by_edgeq(name: str, _samples: int | None, folder: Path) -> dict[str,
     from edgeq.compiler.load import load
     from edgeq.compiler.normalize import normalize
     from edgeq.targets.coreml.dynamic import resolve_dimensions
-    from edgeq.targets.coreml.frontend.dimensions import Dimension
     from edgeq.targets.coreml.frontend.lower import lower
     from edgeq.targets.coreml.options import CoreMLOptions
     from edgeq.targets.coreml.package.write import write_package
     from edgeq.targets.coreml.toolkit import coremltools
+    from edgeq.targets.dimensions import Dimension
 
     coremltools()
 

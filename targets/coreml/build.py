@@ -19,7 +19,6 @@ from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult, Check
 from edgeq.targets.coreml.dynamic import resolve_dimensions
 from edgeq.targets.coreml.files import PACKAGE
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
 from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
@@ -29,6 +28,7 @@ from edgeq.targets.coreml.runner import KIND
 from edgeq.targets.coreml.settings import Settings
 from edgeq.targets.coreml.verification.prove import prove
 from edgeq.targets.coreml.verification.reference import save_evidence
+from edgeq.targets.dimensions import Dimension
 
 RANDOM_SAMPLES = 2
 # The largest size of a dynamic dimension in random samples: attention takes its square in memory.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeq.compiler.model import Model
-from edgeq.errors import ConfigError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.dimensions import Dimension, dynamic_dimensions, refuse_unknown
 
 
 def resolve_dimensions(
@@ -20,13 +19,8 @@ def resolve_dimensions(
     Raises:
         ConfigError: ``given`` names a dimension that the model does not have.
     """
-    found = _dynamic(model)
-    unknown = sorted(set(given) - found.keys())
-    if unknown:
-        names = ", ".join(found) or "none"
-        raise ConfigError(
-            f"The model has no dynamic dimension {unknown[0]!r}.", fix=f"Its dynamic dimensions: {names}."
-        )
+    found = dynamic_dimensions(model)
+    refuse_unknown(found, given)
     chosen = dict(given)
     batches = [name for name, axes in found.items() if 0 in axes and name not in given]
     chosen.update({name: Dimension(1, 1) for name in batches})
@@ -35,13 +29,3 @@ def resolve_dimensions(
         for name in batches
     )
     return chosen, notes
-
-
-def _dynamic(model: Model) -> dict[str, set[int]]:
-    """Name (or ``input:axis``) → the axes of inputs where it stands."""
-    found: dict[str, set[int]] = {}
-    for spec in model.inputs:
-        for axis, size in enumerate(spec.shape or ()):
-            if not isinstance(size, int):
-                found.setdefault(size or f"{spec.name}:{axis}", set()).add(axis)
-    return found

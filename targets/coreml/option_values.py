@@ -10,7 +10,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 
 ComputeUnits = Literal["all", "cpu", "cpu-and-gpu", "cpu-and-ne"]
 Color = Literal["RGB", "BGR", "grayscale"]
@@ -40,44 +39,6 @@ class ImageInput(BaseModel):
     def channels(self) -> int:
         """Number of channels that the model's input must have."""
         return 1 if self.color == "grayscale" else 3
-
-
-def parse_dimension(name: str, text: str) -> Dimension:
-    """``1`` (fixed), ``1..128`` (range) or ``32,64,128`` (the only sizes); ``@64`` appended is the default.
-
-    Raises:
-        ConfigError: the text is none of these, or its sizes contradict each other.
-    """
-    sizes, marked, default_text = text.strip().partition("@")
-    found = re.fullmatch(r"(\d+)\.\.(\d+)", sizes.strip())
-    if found:
-        smallest, largest = int(found[1]), int(found[2])
-        choices: tuple[int, ...] = ()
-    elif re.fullmatch(r"\d+(\s*,\s*\d+)*", sizes.strip()):
-        choices = tuple(sorted({int(size) for size in sizes.split(",")}))
-        smallest, largest = choices[0], choices[-1]
-        choices = choices if len(choices) > 1 else ()
-    else:
-        raise _bad_dimension(name, text, "is no size")
-    if smallest < 1 or smallest > largest:
-        raise _bad_dimension(name, text, "is empty" if smallest > largest else "holds the size 0")
-    default = None
-    if marked:
-        default = _default_size(name, text, default_text, choices or range(smallest, largest + 1))
-    return Dimension(smallest, largest, choices, default)
-
-
-def _default_size(name: str, text: str, default: str, allowed: range | tuple[int, ...]) -> int:
-    if not default.strip().isdigit() or int(default) not in allowed:
-        raise _bad_dimension(name, text, f"has the default {default.strip()!r}, which is none of its sizes")
-    return int(default)
-
-
-def _bad_dimension(name: str, text: str, what: str) -> ConfigError:
-    return ConfigError(
-        f"The size {text!r} of the dimension {name!r} {what}.",
-        fix="Write 1 (fixed), 1..128 (a range) or 32,64,128 (the only sizes), with @64 for another default.",
-    )
 
 
 # --- values of single options -----------------------------------------------------------------------------

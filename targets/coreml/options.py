@@ -10,15 +10,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError, TargetError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.option_values import (
     COMPUTE_UNITS,
     GENERATIONS,
     PARSERS,
     ComputeUnits,
     ImageInput,
-    parse_dimension,
 )
+from edgeq.targets.dimensions import Dimension, parse_dimension
 
 __all__ = ["COMPUTE_UNITS", "Arithmetic", "CoreMLOptions", "ImageInput", "parse_options", "read_class_labels"]
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from edgeq.errors import ModelError
 from edgeq.targets.coreml.files import SETTINGS
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.options import Arithmetic, CoreMLOptions
+from edgeq.targets.dimensions import Dimension
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeq.targets.base import (
     Availability,
@@ -21,6 +21,7 @@ from edgeq.targets.coreml.files import PACKAGE
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
 if TYPE_CHECKING:
+    from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
     from edgeq.targets.coreml.options import CoreMLOptions
@@ -59,6 +60,9 @@ class CoreMLTarget:
         options.ios(recipe.scheme)
         options.refuse_unused(recipe.scheme)
         return options
+
+    def lint(self, model: Model, options: Any) -> None:
+        """None: what the target cannot run is found by its build alone."""
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.mlpackage`` and the evidence that proves it; raises TargetError."""

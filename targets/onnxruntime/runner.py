@@ -31,8 +31,11 @@ _DTYPES: dict[str, str] = {
 class OnnxRuntimeRunner:
     """One session: arrays in, arrays out. Use :meth:`close` (or ``with``) to free its memory."""
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, threads: int | None = None, in_float: bool = False) -> None:
         """Load the model at ``path`` with ``threads`` intra-op threads (None: every usable CPU).
+
+        ``in_float``: compute a QDQ model with float arithmetic between its roundings, as another target's
+        reference.
 
         Raises:
             UsageError: ``threads`` is not positive.
@@ -40,7 +43,7 @@ class OnnxRuntimeRunner:
         """
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads cannot run anything.", fix="Give 1 or more threads.")
-        self._session: Any = open_session(path, session_options(threads))
+        self._session: Any = open_session(path, session_options(threads, in_float=in_float))
         self._inputs = [_spec(argument) for argument in self._session.get_inputs()]
         self._outputs = [_spec(argument) for argument in self._session.get_outputs()]
 

@@ -23,10 +23,11 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def session_options(threads: int | None) -> Any:
+def session_options(threads: int | None, *, in_float: bool = False) -> Any:
     """The options of every session: measuring, verifying and running see the same graph.
 
-    ``threads`` None uses every CPU that this process may run on.
+    ``threads`` None uses every CPU that this process may run on. ``in_float`` keeps integer kernels out of
+    QDQ models.
     """
     import onnxruntime as ort
 
@@ -36,6 +37,8 @@ def session_options(threads: int | None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _SILENT
+    if in_float:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import ConfigError
 from edgeq.targets.base import (
@@ -21,6 +21,7 @@ from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
 if TYPE_CHECKING:
+    from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
 
@@ -54,6 +55,9 @@ class OnnxRuntimeTarget:
             raise ConfigError(
                 f"Target 'onnxruntime' has no option {key!r}.", fix="Leave it out, or choose another target."
             )
+
+    def lint(self, model: Model, options: Any) -> None:
+        """None: what the target cannot run is found by its build alone."""
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import onnx
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Axes, Op, Run, by_onnxruntime, lower_ops, model_of
 
 

@@ -16,7 +16,6 @@ from onnx import helper, numpy_helper
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model, Source
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import Lowered, lower
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
 from edgeq.targets.coreml.interpreter.engine import Interpreter
@@ -24,6 +23,7 @@ from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
+from edgeq.targets.dimensions import Dimension
 
 Axes = Mapping[str, Sequence[int | str]]
 

@@ -15,7 +15,6 @@ from edgeq.compiler.recipe import Recipe
 from edgeq.progress import SilentProgress
 from edgeq.targets.base import Capabilities
 from edgeq.targets.coreml.capabilities import CAPABILITIES
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
@@ -23,6 +22,7 @@ from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
 from edgeq.targets.coreml.verification.contents import Contents, package_contents
+from edgeq.targets.dimensions import Dimension
 from tests.support.static_models import Node, Samples, graph, normal
 
 SMALLEST_HALF = float(np.finfo(np.float16).tiny)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lowering import known_dimension
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Axes, Op, by_onnxruntime, lower_ops, model_of
 
 

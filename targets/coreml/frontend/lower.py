@@ -14,7 +14,6 @@ import onnx_ir as ir
 
 from edgeq.compiler.model import Model
 from edgeq.errors import EdgeqError, InternalError, TargetError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.folding import folded
 from edgeq.targets.coreml.frontend.limits import MAX_RANK, check_limits
 from edgeq.targets.coreml.frontend.lowering import Lowering
@@ -22,6 +21,7 @@ from edgeq.targets.coreml.frontend.node import OnnxNode, RefusedNodeError, Var
 from edgeq.targets.coreml.frontend.signature import Port, Signature, package_names
 from edgeq.targets.coreml.frontend.table import Handler, Result, handler_of, op_key
 from edgeq.targets.coreml.toolkit import builder, coremltools, mil_types
+from edgeq.targets.dimensions import Dimension
 
 _INPUT_TYPES = {
     ir.DataType.FLOAT: "fp32",

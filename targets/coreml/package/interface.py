@@ -7,10 +7,10 @@ from itertools import product
 from typing import Any
 
 from edgeq.errors import TargetError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.signature import Port, Signature
 from edgeq.targets.coreml.options import CoreMLOptions, ImageInput, read_class_labels
 from edgeq.targets.coreml.toolkit import coremltools
+from edgeq.targets.dimensions import Dimension
 
 # Core ML's limit of EnumeratedShapes
 _MOST_SHAPES = 128

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from edgeq.calibration.types import Array
 from edgeq.errors import ConfigError, EdgeqError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.options import parse_options
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_cases import interpret
 from tests.support.coreml_ops import Op, by_onnxruntime, refusal, run_ops
 from tests.support.coreml_sizes import SizedPackage

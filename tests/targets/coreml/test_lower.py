@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.compiler.model import Model, Source
 from edgeq.errors import InternalError, TargetError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.frontend.node import OnnxNode, RefusedNodeError
 from edgeq.targets.coreml.frontend.table import HANDLERS
 from edgeq.targets.coreml.toolkit import builder
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_cases import interpret
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of
 

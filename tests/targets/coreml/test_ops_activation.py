@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, lower_ops, model_of, refusal, run_ops
 
 X = ["x"]

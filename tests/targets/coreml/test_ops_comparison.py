@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, lower_ops, model_of, refusal, run_ops
 
 X, XY = ["x"], ["x", "y"]

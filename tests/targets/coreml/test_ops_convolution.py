@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, lower_ops, model_of, refusal, run_ops
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

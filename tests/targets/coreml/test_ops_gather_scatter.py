@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of, refusal, run_ops
 from tests.support.coreml_sizes import SizedPackage
 

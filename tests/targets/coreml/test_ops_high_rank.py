@@ -10,7 +10,6 @@ import onnx
 import pytest
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import Lowered
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
 from edgeq.targets.coreml.interpreter.engine import Interpreter
@@ -18,6 +17,7 @@ from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import by_onnxruntime, lower_ops
 
 Step = tuple[str, Array | None, dict[str, object]]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_nodes import Node, model_of_nodes, run_nodes
 from tests.support.coreml_ops import Op, lower_ops, refusal, run_ops
 

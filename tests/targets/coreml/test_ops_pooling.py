@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model, Source
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, lower_ops, model_of, refusal, run_ops
 
 X = ["x"]

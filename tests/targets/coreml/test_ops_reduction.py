@@ -14,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model, Source
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
 from edgeq.targets.coreml.interpreter.engine import Interpreter
@@ -22,6 +21,7 @@ from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.options import CoreMLOptions
 from edgeq.targets.coreml.package.write import write_package
 from edgeq.targets.coreml.ports import from_package, to_package
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, by_onnxruntime, refusal, run_ops
 
 FLOAT_ONLY = ("ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.types import Array
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.frontend.node import RefusedNodeError
 from edgeq.targets.coreml.ops.interpolation import COORDINATES, NEAREST
+from edgeq.targets.dimensions import Dimension
 from tests.support.coreml_ops import Op, by_onnxruntime, lower_ops, model_of, refusal, run_ops
 
 CROP = "tf_crop_and_resize"

@@ -9,9 +9,9 @@ import pytest
 
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError, TargetError
-from edgeq.targets.coreml.frontend.dimensions import Dimension
 from edgeq.targets.coreml.options import CoreMLOptions, ImageInput, parse_options, read_class_labels
 from edgeq.targets.coreml.target import CoreMLTarget
+from edgeq.targets.dimensions import Dimension
 
 
 @pytest.mark.parametrize(
