@@ -74,7 +74,15 @@ def compile_model(
     )
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(
-        quantized.model, quantized.plan, recipe, options, sampled, origin, threads=threads, progress=progress
+        quantized.model,
+        quantized.plan,
+        recipe,
+        options,
+        sampled,
+        origin,
+        data=calibration or evaluation,
+        threads=threads,
+        progress=progress,
     )
     build = target.build(job, folder)
     nodes = target.verify(folder, quantized.plan)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edgeq.calibration.affine import ScaleDtype
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Array, Arrays, DataSource, TensorSpec
 from edgeq.progress import Progress, SilentProgress
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
@@ -166,6 +166,7 @@ class BuildJob:
 
     ``model`` is the quantized ONNX model, ``options`` what :meth:`Target.options` returned. ``samples`` are
     real inputs of single inferences to compare numbers on, empty without data; ``sampled_from`` says whose.
+    ``data`` is the whole of that data, for what needs more than a few samples.
     """
 
     model: Model
@@ -174,6 +175,7 @@ class BuildJob:
     options: Any = None
     samples: tuple[Arrays, ...] = ()
     sampled_from: str = ""
+    data: DataSource | None = None
     threads: int | None = None
     progress: Progress = field(default_factory=SilentProgress)
 

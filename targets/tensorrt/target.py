@@ -1,4 +1,4 @@
-"""The target ``tensorrt``: engines for NVIDIA GPUs, built by TensorRT or ahead of time by TensorRT for RTX."""
+"""The target ``tensorrt``: engines for NVIDIA GPUs, by TensorRT or ahead of time by TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeq.targets.base import (
     NodeResult,
     Runner,
 )
-from edgeq.targets.tensorrt.files import QDQ_MODEL
+from edgeq.targets.tensorrt.files import measured_model
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class TensorRTTarget:
             return EngineRunner(folder)
         from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 
-        return OnnxRuntimeRunner(folder / QDQ_MODEL, threads=threads, in_float=True)
+        return OnnxRuntimeRunner(measured_model(folder), threads=threads, in_float=True)
 
     def machine_note(self, scheme: Scheme) -> str | None:
         """Nothing: an engine usually runs on another machine."""

@@ -17,8 +17,8 @@ from edgeq.targets.coreml.frontend.signature import Signature, package_names
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.ports import to_package
-from edgeq.targets.coreml.verification.numbers import FLOAT32_TOLERANCE, distance
 from edgeq.targets.coreml.verification.reference import Reference, with_outputs
+from edgeq.targets.numbers import FLOAT32_TOLERANCE, distance
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from edgeq.targets.coreml.runner import InterpreterRunner
 from edgeq.targets.coreml.settings import Settings
 from edgeq.targets.coreml.verification.contents import package_contents
 from edgeq.targets.coreml.verification.explain import culprit, differences, explain, sensitivity
-from edgeq.targets.coreml.verification.numbers import (
+from edgeq.targets.coreml.verification.rebuilt import first_difference
+from edgeq.targets.coreml.verification.reference import Reference, load_reference, load_samples
+from edgeq.targets.numbers import (
     FLOAT32_TOLERANCE,
     Distance,
     distance,
     exact_check,
     half_check,
 )
-from edgeq.targets.coreml.verification.rebuilt import first_difference
-from edgeq.targets.coreml.verification.reference import Reference, load_reference, load_samples
 
 # The last bits of all float operations of a net, against those of its inputs alone.
 AMPLIFIED = 10
