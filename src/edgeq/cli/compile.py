@@ -23,6 +23,7 @@ from edgeq.cli.options import (
     MetricOption,
     PreprocessOption,
     QuickFlag,
+    SmOption,
     TargetOption,
     ThreadsOption,
     TokenizerOption,
@@ -67,6 +68,7 @@ def compile_command(
     dimension: DimensionOption = None,
     image_input: ImageInputOption = None,
     class_labels: ClassLabelsOption = None,
+    sm: SmOption = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -247,7 +249,7 @@ def compile_command(
                 model,
                 target=target,
                 recipe=recipe,
-                target_options=target_options_from(target_option, dimension, image_input, class_labels),
+                target_options=target_options_from(target_option, dimension, image_input, class_labels, sm),
                 calibration=calibration,
                 evaluation=evaluation,
                 preprocessing=preprocessing,

@@ -115,7 +115,8 @@ TargetOption = Annotated[
         "-O",
         metavar="KEY=VALUE",
         rich_help_panel=TARGET,
-        help="An option that only the target has, repeatable: deployment_target=iOS18 (see docs/coreml.md).",
+        help="An option that only the target has, repeatable: deployment_target=iOS18 (see docs/coreml.md, "
+        "docs/tensorrt.md).",
     ),
 ]
 DimensionOption = Annotated[
@@ -126,6 +127,15 @@ DimensionOption = Annotated[
         rich_help_panel=TARGET,
         help="Sizes of a dynamic dimension where the target needs them, repeatable: batch=1, "
         "sequence=1..128, sequence=32,64,128.",
+    ),
+]
+SmOption = Annotated[
+    str | None,
+    typer.Option(
+        "--sm",
+        metavar="LIST",
+        rich_help_panel=TARGET,
+        help="tensorrt: compute capabilities of the GPUs to build for: 86,89,120 (the same as -O sm=86,89,120).",
     ),
 ]
 ImageInputOption = Annotated[
@@ -168,6 +178,7 @@ def target_options_from(
     dimensions: list[str] | None,
     image_input: list[str] | None,
     class_labels: Path | None,
+    sm: str | None = None,
 ) -> dict[str, str]:
     """The target's own options as KEY → VALUE.
 
@@ -190,6 +201,8 @@ def target_options_from(
         _add(options, "image_input", "; ".join(image_input))
     if class_labels is not None:
         _add(options, "class_labels", str(class_labels))
+    if sm is not None:
+        _add(options, "sm", sm)
     return options
 
 
