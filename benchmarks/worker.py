@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -21,10 +20,7 @@ import numpy as np
 from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import Array
 from edgeq.errors import EdgeqError
-
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # man 5 proc: resets VmHWM to the current resident set size
+from edgeq.memory import peak_bytes, reset_peak
 
 
 def main(arguments: list[str]) -> None:
@@ -90,35 +86,6 @@ def load_inputs(path: Path) -> dict[str, Array]:
     with np.load(path, allow_pickle=False) as file:
         found = {str(name): file[f"arr_{i}"] for i, name in enumerate(file["names"])}
     return {name: array.astype(object) if array.dtype.kind == "U" else array for name, array in found.items()}
-
-
-def reset_peak() -> tuple[int, int]:
-    """The resident set now and its peak so far, in bytes; from here on the peak counts anew where it can."""
-    peak = peak_bytes()
-    with suppress(OSError):
-        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
-    return _status("VmRSS") or peak, peak
-
-
-def peak_bytes() -> int:
-    """The highest resident set size of this process."""
-    # ru_maxrss counts from the parent's size at the fork on Linux, so /proc comes first.
-    from_status = _status("VmHWM")
-    if from_status is not None:
-        return from_status
-    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return usage if sys.platform == "darwin" else usage * 1024
-
-
-def _status(field: str) -> int | None:
-    """A field of /proc/self/status in bytes (it says kB and means KiB); None where there is no /proc."""
-    if not _STATUS.is_file():
-        return None
-    for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name == field:
-            return int(value.split()[0]) * 1024
-    return None
 
 
 if __name__ == "__main__":

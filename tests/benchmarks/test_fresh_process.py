@@ -13,9 +13,10 @@ from edgeq.benchmarks.load_time import load_time
 from edgeq.benchmarks.memory import peak_memory
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.benchmarks.subject import Subject
-from edgeq.benchmarks.worker import load_inputs, peak_bytes, save_inputs
+from edgeq.benchmarks.worker import load_inputs, save_inputs
 from edgeq.calibration.types import Array
 from edgeq.errors import TargetError
+from edgeq.memory import peak_bytes
 from edgeq.progress import SilentProgress
 from tests.support.bench_models import linear
 
@@ -83,7 +84,7 @@ def test_inputs_round_trip(tmp_path: Path) -> None:
 def test_peak_counts_anew_after_a_reset() -> None:
     """Memory that was freed before the reset does not count."""
     script = (
-        "import json, numpy as np; from edgeq.benchmarks.worker import *\n"
+        "import json, numpy as np; from edgeq.memory import *\n"
         "x = np.ones(30_000_000); del x\n"
         "before, peak = reset_peak()\n"
         "print(json.dumps([before, peak, peak_bytes()]))"

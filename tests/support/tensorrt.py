@@ -1,0 +1,19 @@
+"""Engines for tests. No test process imports a compiler: it has one logger per process, and it can crash."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from edgeq.targets.tensorrt.backend.request import BuildRequest
+
+needs_rtx = pytest.mark.skipif(
+    find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX (the extra 'tensorrt-rtx') is not installed"
+)
+
+
+def request(model: Path, *sm: int, engine: Path | None = None, **more: object) -> BuildRequest:
+    """A request to TensorRT for RTX, for the layer tables alone unless ``engine`` says where to write."""
+    return BuildRequest(backend="tensorrt-rtx", model=model, engine=engine, sm=sm or (86,), **more)  # type: ignore[arg-type]
