@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fresh import fresh
 from labelled import SETS
 from quantizers import METHODS
 
@@ -29,13 +30,9 @@ def quantize(method: str, name: str, cache: Path) -> dict[str, Any]:
     if record.exists() and method != "edgeq":
         return dict(json.loads(record.read_text()))
     command = [sys.executable, str(HERE / "quantizers.py"), method, name, str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        result = json.loads(done.stdout.splitlines()[-1])
-    else:
-        result = {"error": done.stderr.strip().splitlines()[-1][:160]}
+    result = fresh(command)
     record.write_text(json.dumps(result))
-    return dict(result)
+    return result
 
 
 def file_of(name: str, method: str, cache: Path) -> Path:

@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,18 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fresh import fresh, peak_mib
 
 DATA = Path(os.environ.get("EDGEQ_DATA", "../shared/data"))
 MODEL = DATA / "models" / "squeezenet1.1_227_imagenet_ts11.onnx"
 IMAGES = 200
 PERCENTILE = 99.999
 Array = np.ndarray[Any, Any]
-
-
-def peak_mib() -> float:
-    """High-water mark of this process (VmHWM starts anew with exec, unlike ``ru_maxrss``)."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 class Cycled:
@@ -223,10 +217,10 @@ def child(mode: str, folder: Path, samples: int, threads: int) -> None:
 
 def measure(mode: str, folder: Path, samples: int, threads: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--child", mode, str(folder), str(samples), str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{mode}: {done.stderr.strip().splitlines()[-1]}")
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    found = fresh(command)
+    if "error" in found:
+        raise SystemExit(f"{mode}: {found['error']}")
+    return found
 
 
 def ratio(rounds: list[dict[str, Any]], a: str, b: str, value: str) -> float:

@@ -4,7 +4,7 @@
 
 Every model is lowered and written as a package in float32 and in float16; ONNX Runtime runs the FP32 model
 with its default optimizations. The runs alternate (interpreter, ONNX Runtime, interpreter, …) and the
-medians are compared. Inputs are random: times do not depend on them here.
+medians are compared. Arrays are random: times do not depend on them here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from labelled import Arrays
 from threadpoolctl import threadpool_limits
 
 from edgeq.calibration.random_inputs import random_inputs
@@ -34,7 +35,6 @@ from edgeq.targets.coreml.runner import InterpreterRunner
 from edgeq.targets.dimensions import Dimension
 
 IOS = 18
-Inputs = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def alternately(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int
     return float(np.median(times[0][2:])), float(np.median(times[1][2:]))
 
 
-def difference(found: Inputs, wanted: Inputs) -> float:
+def difference(found: Arrays, wanted: Arrays) -> float:
     """Largest difference of any output, relative to its largest number."""
     return max(
         float(np.abs(found[name].astype(np.float64) - array).max(initial=0))

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fresh import fresh, peak_mib
 from labelled import SETS, LabelledSet
 
 # The sizes that the peer's conversion and ours are given; batch is 1.
@@ -50,7 +49,7 @@ def compile_set(name: str, samples: int | None, folder: Path) -> dict[str, Any]:
         output=folder / "out",
         bench=None,
     )
-    seconds, peak = time.perf_counter() - start, _peak()
+    seconds, peak = time.perf_counter() - start, peak_mib()
     checks = {check.name: check.found for check in result.manifest.checks}
     found = edgeq.bench(
         result.folder,
@@ -132,16 +131,12 @@ def _shape(port: Any, name: str) -> list[int]:
 def _converted(name: str, run: Callable[[Path], None], folder: Path) -> dict[str, Any]:
     """Time and memory of ``run`` after its imports, and the package's size."""
     path = SETS[name]().model
-    before, start = _peak(), time.perf_counter()
+    before, start = peak_mib(), time.perf_counter()
     run(path)
-    seconds, peak = time.perf_counter() - start, _peak()
+    seconds, peak = time.perf_counter() - start, peak_mib()
     package = folder / "model.mlpackage"
     size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
     return {"seconds": seconds, "imported_mib": before, "peak_mib": peak, "bytes": size}
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 JOBS: dict[str, Callable[[str, int | None, Path], dict[str, Any]]] = {
@@ -154,15 +149,11 @@ JOBS: dict[str, Callable[[str, int | None, Path], dict[str, Any]]] = {
 # --- the tables ---------------------------------------------------------------------------------------------
 
 
-def fresh(job: str, name: str, samples: int | None) -> dict[str, Any]:
+def in_its_own_process(job: str, name: str, samples: int | None) -> dict[str, Any]:
     """Run one job in a process of its own; a failure is recorded in words."""
     command = [sys.executable, __file__, "--job", job, "--sets", name]
     command += ["--samples", str(samples)] if samples else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return {"set": name, "job": job, **json.loads(done.stdout.splitlines()[-1])}
-    said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-    return {"set": name, "job": job, "error": said[-1][:300].replace("|", "/")}
+    return {"set": name, "job": job, **fresh(command)}
 
 
 def accuracy_row(found: dict[str, Any]) -> str:
@@ -203,13 +194,13 @@ def print_tables(names: list[str], samples: int | None, as_json: bool) -> None:
             "dB to FP32 | kB | ratio | seconds | peak MiB |\n|---|---|---|---|---|---|---|---|---|---|---|"
         )
     for name in names:
-        found = fresh("compile", name, samples)
+        found = in_its_own_process("compile", name, samples)
         print(json.dumps(found) if as_json else accuracy_row(found), flush=True)
     if not as_json:
         print("\n| set | FP16 by | seconds | peak MiB | above imports MiB | kB |\n|---|---|---|---|---|---|")
     for name in (name for name in names if name in CONVERTED):
         for converter in CONVERTERS:
-            found = fresh(converter, name, None)
+            found = in_its_own_process(converter, name, None)
             print(json.dumps(found) if as_json else conversion_row(found), flush=True)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import resource
 import shutil
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fresh import peak_mib
 from labelled import SETS, LabelledSet
 
 # ONNX Runtime's histogram calibrators keep every activation: chunks keep 24 GB machines alive.
@@ -156,12 +156,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     data = SETS[name]()
     run = METHODS[method](data, output)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak_mib": (peak - before) / 1024}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib() - before}))
 
 
 if __name__ == "__main__":
