@@ -45,7 +45,7 @@ class QuantParams:
 class NodePlan:
     """Precision planned for a node, with the reason.
 
-    ``asked`` tells whether the scheme wanted it quantized.
+    ``asked`` tells whether the scheme wanted it quantized. ``pinned``: an override keeps it in float32.
     """
 
     name: str
@@ -53,6 +53,7 @@ class NodePlan:
     precision: Precision
     reason: str
     asked: bool
+    pinned: bool = False
 
 
 @dataclass

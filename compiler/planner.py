@@ -87,7 +87,7 @@ def _node_plan(
     reason = reasons[node] or islands.dropped[node]
     if not computes_float(node):
         return NodePlan(name, node.op_type, "other", reason, asked=False)
-    return NodePlan(name, node.op_type, "fp32", reason, _asked(node, wish))
+    return NodePlan(name, node.op_type, "fp32", reason, _asked(node, wish), pinned=wish == "fp32")
 
 
 def _asked(node: ir.Node, wish: Precision | None) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from edgeq.compiler.model import Model
@@ -17,6 +16,7 @@ from edgeq.compiler.overrides import resolve_overrides
 from edgeq.compiler.plan import NodePlan
 from edgeq.compiler.quantize.fp16_plan import check_precisions, plan_fp16
 from edgeq.compiler.quantize.fp16_types import takes_half
+from edgeq.compiler.quantize.narrowing import Caster, NarrowConstants
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.walk import computes_floats
@@ -25,10 +25,6 @@ from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
 _UNSAFE = "it overflows or loses accuracy in float16"
-_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-_MAX_HALF = float(np.finfo(np.float16).max)
-# Smaller float32 numbers become 0 in float16 (half of its smallest subnormal, 2^-24).
-_MIN_HALF = 2.0**-25
 
 
 def quantize_fp16(
@@ -47,17 +43,18 @@ def quantize_fp16(
     wanted = resolve_overrides(nodes, recipe.overrides)
     check_precisions(wanted)
     state = Rewriter(result.ir, capabilities, recipe)
-    weights = _Weights(state)
+    weights = NarrowConstants(state)
     precisions = _Precisions(state, weights, wanted)
+    caster = Caster(state, weights, shrink=True)
     with (progress or SilentProgress()).task("Converting to fp16", len(nodes)) as advance:
         for node in nodes:
             plan = precisions.plan(node)
             state.plan.nodes[plan.name] = plan
-            _convert(node, plan.precision == "fp16", state, weights)
+            caster.convert(node, plan.precision == "fp16")
             advance(1)
-    _restore_outputs(state)
+    caster.restore_outputs(result.ir.graph)
     drop_unused(result.ir)
-    state.plan.notes.extend(weights.notes())
+    state.plan.notes.extend(_notes(weights))
     return Quantized(result, state.plan, {})
 
 
@@ -66,7 +63,7 @@ class _Precisions:
     """Decides for each node, with the reason."""
 
     state: Rewriter
-    weights: _Weights
+    weights: NarrowConstants
     wanted: dict[str, tuple[Precision, str]]
 
     def plan(self, node: ir.Node) -> NodePlan:
@@ -76,7 +73,7 @@ class _Precisions:
             return NodePlan(name, node.op_type, "other", "it computes no floats", False)
         if precision == "fp32":
             reason = f"the override {pattern!r} keeps it in float32"
-            return NodePlan(name, node.op_type, "fp32", reason, False)
+            return NodePlan(name, node.op_type, "fp32", reason, False, pinned=True)
         refusal = self._refusal(node, forced=bool(pattern))
         if refusal is not None:
             return NodePlan(name, node.op_type, "fp32", refusal, bool(pattern))
@@ -100,125 +97,24 @@ class _Precisions:
             return capabilities.fp16_reasons.get(node.op_type, _UNSAFE)
         large = [value.name for value in node.inputs if value is not None and self.weights.too_large(value)]
         if large:
-            return f"its constant {large[0]!r} has values beyond {_MAX_HALF:.0f}"
+            return f"its constant {large[0]!r} has values beyond {self.weights.largest:.0f}"
         return None
 
 
-class _Weights:
-    """Float16 copies of constants: made once each, checked for overflow and underflow."""
-
-    def __init__(self, state: Rewriter) -> None:
-        self._state = state
-        self._half: dict[ir.Value, ir.Value | None] = {}
-        self._large: list[str] = []
-        self._lost = 0
-        self._total = 0
-
-    def half(self, value: ir.Value) -> ir.Value | None:
-        """The float16 copy of a constant, None when ``value`` is no float32 constant or does not fit."""
-        if value not in self._half:
-            self._half[value] = self._convert(value)
-        return self._half[value]
-
-    def too_large(self, value: ir.Value) -> bool:
-        return _is_constant(value) and self.half(value) is None
-
-    def _convert(self, value: ir.Value) -> ir.Value | None:
-        if not _is_constant(value):
-            return None
-        tensor = ir.convenience.get_const_tensor(value)
-        assert tensor is not None
-        array = np.asarray(tensor.numpy())
-        finite = np.isfinite(array)
-        if (np.abs(array[finite]) > _MAX_HALF).any():
-            self._large.append(value.name or "")
-            return None
-        self._total += array.size
-        self._lost += int(np.count_nonzero((array != 0) & (np.abs(array) < _MIN_HALF)))
-        return self._state.initializer(f"{value.name}_fp16", array.astype(np.float16))
-
-    def notes(self) -> list[str]:
-        found = [
-            "fp16 on the CPU: ONNX Runtime computes most operators in float32 and casts before and after "
-            "each, so the model gets smaller but not faster; nodes marked so run in fp32."
-        ]
-        if self._large:
-            shown = ", ".join(self._large[:3])
-            found.append(
-                f"{len(self._large)} constant(s) with values beyond {_MAX_HALF:.0f} stay float32: {shown}."
-            )
-        if self._lost:
-            found.append(
-                f"{self._lost} of {self._total} weights are below {_MIN_HALF:.1e} and become 0 in float16."
-            )
-        return found
-
-
-def _is_constant(value: ir.Value) -> bool:
-    if value.is_graph_input():
-        return False
-    tensor = ir.convenience.get_const_tensor(value)
-    return tensor is not None and tensor.dtype == _FLOAT
-
-
-def _convert(node: ir.Node, half: bool, state: Rewriter, weights: _Weights) -> None:
-    for index, value in enumerate(node.inputs):
-        if value is None or (value.dtype not in (_FLOAT, _HALF) and not _is_constant(value)):
-            continue
-        node.replace_input_with(index, _as(value, half, node, state, weights))
-    if not half:
-        return
-    for output in node.outputs:
-        if output.dtype == _FLOAT:
-            output.type = ir.TensorType(_HALF)  # values may share their type objects
-
-
-def _as(value: ir.Value, half: bool, node: ir.Node, state: Rewriter, weights: _Weights) -> ir.Value:
-    """``value`` in the wanted precision; constants come from their float16 copy either way."""
-    stored = weights.half(value) if _pays(value) or half else None
-    source = value if stored is None else stored
-    wanted = _HALF if half else _FLOAT
-    if source.dtype == wanted or (stored is None and _is_constant(value)):
-        return source
-    key = ("cast", source, wanted)
-    if key not in state.cache:
-        cast = state.node(
-            "Cast", [source], f"{source.name}_to_{wanted.name.lower()}", attributes={"to": int(wanted)}
+def _notes(weights: NarrowConstants) -> list[str]:
+    found = [
+        "fp16 on the CPU: ONNX Runtime computes most operators in float32 and casts before and after "
+        "each, so the model gets smaller but not faster; nodes marked so run in fp32."
+    ]
+    if weights.large:
+        shown = ", ".join(weights.large[:3])
+        found.append(
+            f"{len(weights.large)} constant(s) with values beyond {weights.largest:.0f} "
+            f"stay float32: {shown}."
         )
-        cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(wanted), value.shape
-        _insert_after(source, cast, state)
-        state.cache[key] = cast.outputs[0]
-    made: ir.Value = state.cache[key]
-    return made
-
-
-def _pays(value: ir.Value) -> bool:
-    """Whether storing a constant of a float32 node in float16 saves more than the Cast costs."""
-    tensor = ir.convenience.get_const_tensor(value)
-    return tensor is not None and tensor.size > 64
-
-
-def _insert_after(source: ir.Value, cast: ir.Node, state: Rewriter) -> None:
-    """Right after the producer, so that every reader in every subgraph comes later."""
-    producer = source.producer()
-    if producer is None or producer.graph is None:
-        graph = source.graph or state.model.graph
-        graph.insert_before(graph[0], [cast])
-        return
-    producer.graph.insert_after(producer, [cast])
-
-
-def _restore_outputs(state: Rewriter) -> None:
-    """Cast graph outputs that became float16 back to float32, under their own names."""
-    graph = state.model.graph
-    for index, output in enumerate(graph.outputs):
-        if output.dtype != _HALF or output.producer() is None:
-            continue
-        name, shape = output.name, output.shape
-        output.name = state.free_name(f"{name}_fp16")
-        cast = state.node("Cast", [output], f"{name}_to_float", attributes={"to": int(_FLOAT)})
-        made = cast.outputs[0]
-        made.type, made.shape = ir.TensorType(_FLOAT), shape
-        graph.append(cast)
-        graph.outputs[index] = made
-        made.name = name
+    if weights.lost:
+        found.append(
+            f"{weights.lost} of {weights.total} weights are below {weights.smallest:.1e} "
+            "and become 0 in float16."
+        )
+    return found

@@ -53,6 +53,6 @@ def _plan(node: ir.Node, wanted: Wishes) -> NodePlan:
         return NodePlan(name, node.op_type, "other", "it computes no floats", False)
     if precision == "fp32":
         reason = f"the override {pattern!r} keeps it in float32"
-        return NodePlan(name, node.op_type, "fp32", reason, False)
+        return NodePlan(name, node.op_type, "fp32", reason, False, pinned=True)
     reason = f"asked by the override {pattern!r}" if pattern else "the target computes in float16"
     return NodePlan(name, node.op_type, "fp16", reason, True)

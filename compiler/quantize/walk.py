@@ -27,6 +27,7 @@ class Decision:
     precision: Planned
     reason: str
     asked: bool = True
+    pinned: bool = False
 
 
 Handler = Callable[[ir.Node, Rewriter], Decision]
@@ -60,7 +61,12 @@ def quantize_nodes(
             precision, pattern = wanted.get(node.name or "", (default, ""))
             decision = _decide(node, state, handlers, precision, pattern)
             state.plan.nodes[node.name or ""] = NodePlan(
-                node.name or "", node.op_type, decision.precision, decision.reason, decision.asked
+                node.name or "",
+                node.op_type,
+                decision.precision,
+                decision.reason,
+                decision.asked,
+                decision.pinned,
             )
             advance(1)
     drop_unused(result.ir)
@@ -73,7 +79,7 @@ def _decide(
     if not computes_floats(node):
         return Decision("other", "it computes no floats", asked=False)
     if precision == "fp32":
-        return Decision("fp32", f"the override {pattern!r} keeps it in float", asked=False)
+        return Decision("fp32", f"the override {pattern!r} keeps it in float", asked=False, pinned=True)
     handler = handlers[precision].get(node.op_type) if node.domain == "" else None
     if handler is None:
         return Decision("fp32", f"this scheme does not quantize {node.op_type}", asked=bool(pattern))

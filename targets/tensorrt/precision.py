@@ -1,0 +1,91 @@
+"""Everything of a quantized float32 model that is not integer becomes float16 or bfloat16, strongly typed.
+
+The type of a scale is the type that DequantizeLinear writes, so scales, biases and the operators between them
+must agree. Model inputs and outputs keep float32, with a Cast at the border. Rules: :mod:`.float_parts`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.compiler.model import Model
+from edgeq.compiler.node_names import name_nodes
+from edgeq.compiler.plan import Plan
+from edgeq.compiler.quantize.narrowing import FLOAT, Caster, NarrowConstants
+from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
+from edgeq.compiler.recipe import Recipe
+from edgeq.targets.base import Capabilities
+from edgeq.targets.tensorrt.float_parts import Reasons, float_parts
+from edgeq.targets.tensorrt.options import HighPrecision
+
+_DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+
+
+def cast_rest(model: Model, plan: Plan, precision: HighPrecision) -> tuple[Model, tuple[str, ...]]:
+    """``model`` with its float32 arithmetic in ``precision``, and what the user is told about it.
+
+    Nodes keep their names; inputs and outputs keep float32. Nodes that an override of the recipe keeps in
+    float32 (``NodePlan.pinned``) stay so.
+    """
+    dtype = _DTYPES.get(precision)
+    if dtype is None:
+        return model, ()
+    result = model.clone()
+    name_nodes(result.ir)
+    state = Rewriter(result.ir, Capabilities("tensorrt", ()), Recipe(scheme="fp16"))
+    constants = NarrowConstants(state, dtype)
+    kept = float_parts(result.ir, dtype, constants)
+    for name, node in plan.nodes.items():
+        if node.pinned:
+            kept.update((n, node.reason) for n in result.ir.graph.all_nodes() if n.name == name)
+    _convert(result.ir, dtype, Caster(state, constants, dtype), kept)
+    drop_unused(result.ir)
+    return result, _notes(kept, precision)
+
+
+def _convert(model: ir.Model, dtype: ir.DataType, caster: Caster, kept: Reasons) -> None:
+    nodes = list(model.graph.all_nodes())
+    narrow = {node: _is_narrow(node, kept) for node in nodes}
+    for node in nodes:
+        if narrow[node]:
+            _retype(node, dtype)
+        caster.convert(node, narrow[node])
+    for graph in model.graphs():
+        caster.restore_outputs(graph)
+
+
+def _is_narrow(node: ir.Node, kept: Reasons) -> bool:
+    if node.op_type == "QuantizeLinear" and node.domain == "":
+        return _quantizes_narrow(node, kept)
+    if node.op_type == "DequantizeLinear" and node.domain == "":
+        readers = node.outputs[0].consumers()
+        return any(_is_narrow(reader, kept) for reader in readers if reader.op_type != "QuantizeLinear")
+    return node not in kept
+
+
+def _quantizes_narrow(node: ir.Node, kept: Reasons) -> bool:
+    """A QuantizeLinear reads what there is: it needs no Cast before it."""
+    source = node.inputs[0]
+    maker = None if source is None else source.producer()
+    return maker is not None and _is_narrow(maker, kept)
+
+
+def _retype(node: ir.Node, dtype: ir.DataType) -> None:
+    """Operators that say in an attribute what they write."""
+    if node.op_type == "Cast" and node.outputs[0].dtype == FLOAT:
+        node.attributes["to"] = ir.AttrInt64("to", int(dtype))
+    if node.op_type == "ConstantOfShape" and node.outputs[0].dtype == FLOAT:
+        given = node.attributes.get("value")
+        numbers = np.zeros(1, np.float32) if given is None else given.as_tensor().numpy()
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(numbers.astype(dtype.numpy())))
+
+
+def _notes(kept: Reasons, precision: str) -> tuple[str, ...]:
+    if not kept:
+        return ()
+    counts = Counter(node.op_type for node in kept)
+    listed = ", ".join(f"{count} {op_type}" for op_type, count in sorted(counts.items()))
+    return (f"{len(kept)} nodes stay in float32 beside {precision}: {listed}.",)
