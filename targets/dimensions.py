@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ConfigError
 
 if TYPE_CHECKING:
+    from edgeq.calibration.types import TensorSpec
     from edgeq.compiler.model import Model
 
 
@@ -79,10 +80,16 @@ def dynamic_dimensions(model: Model) -> dict[str, set[int]]:
     """Name of every dynamic dimension (``input:axis`` where it has none) → axes of inputs where it stands."""
     found: dict[str, set[int]] = {}
     for spec in model.inputs:
-        for axis, size in enumerate(spec.shape or ()):
-            if not isinstance(size, int):
-                found.setdefault(size or f"{spec.name}:{axis}", set()).add(axis)
+        for axis, name in dynamic_axes(spec):
+            found.setdefault(name, set()).add(axis)
     return found
+
+
+def dynamic_axes(spec: TensorSpec) -> Iterator[tuple[int, str]]:
+    """Axis and name of every dynamic dimension of one input."""
+    for axis, size in enumerate(spec.shape or ()):
+        if not isinstance(size, int):
+            yield axis, size or f"{spec.name}:{axis}"
 
 
 def refuse_unknown(found: Mapping[str, object], given: Mapping[str, Dimension]) -> None:
