@@ -42,7 +42,9 @@ class OpRule:
 
     ``role`` says when INT8 pays: ``compute`` always (the op holds the arithmetic), ``join`` only between INT8
     neighbours (elementwise ops, pooling), ``move`` follows its neighbours (values are only moved), ``absorb``
-    disappears into the QuantizeLinear after it (Relu, Clip), ``lookup`` reads rows of a constant table.
+    disappears into the QuantizeLinear after it (Relu, Clip), ``lookup`` reads rows of a constant table,
+    ``read`` never asks for INT8: the op computes in float, but where another op has an input of it quantized it
+    reads that form, so that the tensor is stored once, in one byte.
     ``float_output``: the kernel can also write float, so a float consumer costs no rounding.
     ``transposed_by``: attribute that, when set, swaps the last two axes of the weights.
     ``attributes``: attribute → values that the kernel takes. ``ranks``: of input 0, empty = any.
@@ -57,7 +59,7 @@ class OpRule:
     same_range: bool = False
     fixed_output: tuple[float, int] | None = None
     note: str = ""
-    role: Literal["compute", "join", "move", "absorb", "lookup"] = "compute"
+    role: Literal["compute", "join", "move", "absorb", "lookup", "read"] = "compute"
     float_output: bool = False
     transposed_by: str = ""
     attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -130,8 +132,8 @@ class NodeResult:
 
     @property
     def missed(self) -> bool:
-        """Planned quantized, but runs in float."""
-        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16", "bf16")
+        """Planned quantized, but runs in float, or nothing proves that it does not."""
+        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16", "bf16", "unproven")
 
 
 @dataclass(frozen=True)
