@@ -21,7 +21,7 @@ from edgeq.compiler.load.opsets import (
 )
 from edgeq.compiler.load.sparse import densify
 from edgeq.compiler.load.tensors import check_tensors
-from edgeq.compiler.load.validity import check_valid
+from edgeq.compiler.load.validity import check_structure, check_valid
 from edgeq.compiler.model import Model, Source
 from edgeq.errors import ModelError
 from edgeq.progress import Progress
@@ -48,9 +48,11 @@ def load_onnx(path: Path, progress: Progress) -> Model:
     try:
         return _load(path, progress)
     except UnicodeDecodeError as error:  # protobuf decodes text only when it is looked at
-        raise ModelError(
-            f"{path} is damaged: a name in it is not UTF-8.", fix="Export or download it again."
-        ) from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} is damaged: a name in it is not UTF-8.", fix="Export or download it again.")
 
 
 def _load(path: Path, progress: Progress) -> Model:
@@ -72,6 +74,28 @@ def _load(path: Path, progress: Progress) -> Model:
         details = _details(proto, opset, files)
     _drop_initializer_inputs(model, proto.ir_version, progress)
     return Model(model, Source("onnx", str(path), digest, details))
+
+
+def read_onnx(path: Path) -> Model:
+    """The ONNX file ``path`` as it is: any opset, operator and type; weights are mapped and not read.
+
+    For reading only: what comes of it is not known to run anywhere. The source has no digest.
+
+    Raises:
+        ModelError: not there, not ONNX, a broken structure, or external data that cannot be mapped.
+    """
+    try:
+        proto = read_proto(path)
+        unify_default_domain(proto)
+        with ExternalFiles(path) as files:
+            check_tensors(proto, files, path.name)
+            sort_nodes(proto.graph, path.name)
+            check_structure(proto, path.name)
+            model = _to_ir(proto, path.name)
+            attach(model, files)
+    except UnicodeDecodeError as error:
+        raise _damaged(path) from error
+    return Model(model, Source("onnx", str(path), ""))
 
 
 def read_proto(path: Path) -> onnx.ModelProto:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeq.calibration.preprocess import Preprocessing
     from edgeq.compiler.recipe import Override, Recipe
     from edgeq.errors import EdgeqError
+    from edgeq.linting import LintResult, lint
     from edgeq.result import CompileResult
 
 __all__ = [
@@ -27,12 +28,14 @@ __all__ = [
     "CompileResult",
     "DataOptions",
     "EdgeqError",
+    "LintResult",
     "Override",
     "Preprocessing",
     "Recipe",
     "__version__",
     "bench",
     "compile",
+    "lint",
 ]
 
 # Imported when first used: the command line answers --help without loading ONNX Runtime or numba.
@@ -41,11 +44,13 @@ _HOME = {
     "CompileResult": "edgeq.result",
     "DataOptions": "edgeq.calibration.data",
     "EdgeqError": "edgeq.errors",
+    "LintResult": "edgeq.linting",
     "Override": "edgeq.compiler.recipe",
     "Preprocessing": "edgeq.calibration.preprocess",
     "Recipe": "edgeq.compiler.recipe",
     "bench": "edgeq.api",
     "compile": "edgeq.api",
+    "lint": "edgeq.linting",
 }
 
 

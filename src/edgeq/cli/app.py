@@ -15,6 +15,7 @@ from edgeq.cli.check import check
 from edgeq.cli.compile import compile_command
 from edgeq.cli.init import init
 from edgeq.cli.inspect import inspect
+from edgeq.cli.lint import lint
 from edgeq.cli.targets import targets
 from edgeq.cli.verify import verify
 
@@ -33,6 +34,7 @@ app.command("compile")(compile_command)
 app.command("bench")(bench)
 app.command("check")(check)
 app.command("verify")(verify)
+app.command("lint")(lint)
 app.command("targets")(targets)
 app.command("inspect")(inspect)
 app.command("init")(init)
