@@ -16,7 +16,7 @@ import numpy.typing as npt
 from edgeq.errors import InternalError
 
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4"]
-ScaleDtype = Literal["float32", "float16"]
+ScaleDtype = Literal["float32", "float16", "bfloat16"]
 Floats = npt.NDArray[np.float32]
 _BITS: dict[str, int] = {"uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint4": 4, "int4": 4}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -58,13 +58,22 @@ def exact_scales(scales: npt.ArrayLike, dtype: ScaleDtype) -> Floats:
     """The nearest scales that ``dtype`` holds exactly, as float32.
 
     float16: normal numbers only, at least 6.1e-5. Smaller ones lose bits there, and where subnormals are
-    flushed to zero they would divide by zero.
+    flushed to zero they would divide by zero. bfloat16 has float32's exponents and 8 bits of its numbers.
     """
     values = np.asarray(scales, np.float32)
     if dtype == "float32":
         return values
+    if dtype == "bfloat16":
+        return _nearest_bfloat16(values)
     magnitude = np.clip(np.abs(values), SMALLEST_HALF_SCALE, _LARGEST_HALF)
     return np.asarray(np.copysign(magnitude, values).astype(np.float16), np.float32)
+
+
+def _nearest_bfloat16(values: Floats) -> Floats:
+    """The upper half of each float32, rounded to nearest, ties to even."""
+    bits = values.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return np.asarray((rounded & np.uint32(0xFFFF0000)).view(np.float32))
 
 
 def quant_params(
@@ -89,14 +98,14 @@ def _scale(exact: float, dtype: ScaleDtype) -> np.float32:
     if exact == 0:
         return np.float32(1)
     scale = np.float32(max(exact, SMALLEST_SCALE))
-    if dtype == "float32":
-        return scale
-    return _upwards(scale)
+    return _upwards(scale, dtype)
 
 
-def _upwards(scale: np.float32) -> np.float32:
-    """The float16 scale at or above ``scale``: the range keeps its ends."""
-    half = np.float16(exact_scales(scale, "float16"))
-    if np.float32(half) < scale and half < np.float16(_LARGEST_HALF):
-        half = np.nextafter(half, np.float16(np.inf))
-    return np.float32(half)
+def _upwards(scale: np.float32, dtype: ScaleDtype) -> np.float32:
+    """The scale of ``dtype`` at or above ``scale``: the range keeps its ends."""
+    found = np.float32(exact_scales(scale, dtype))
+    if found >= scale or (dtype == "float16" and found >= _LARGEST_HALF):
+        return found
+    if dtype == "bfloat16":
+        return np.float32((found.view(np.uint32) + np.uint32(0x10000)).view(np.float32))
+    return np.float32(np.nextafter(np.float16(found), np.float16(np.inf)))

@@ -62,6 +62,7 @@ class Plan:
 
     ``stored`` names the activations that their producer writes as integers: no float value of them exists,
     so float consumers too read the rounded one.
+    ``reads``: node in float → those of its inputs that it reads in the INT8 form that other nodes need.
     """
 
     activations: dict[str, QuantSpec] = field(default_factory=dict)
@@ -70,3 +71,4 @@ class Plan:
     shared: list[tuple[str, ...]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     stored: set[str] = field(default_factory=set)
+    reads: dict[str, tuple[int, ...]] = field(default_factory=dict)

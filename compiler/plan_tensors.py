@@ -7,8 +7,10 @@ import onnx_ir as ir
 from edgeq.compiler.plan import Plan, QuantSpec
 from edgeq.compiler.plan_islands import Islands
 from edgeq.compiler.plan_nodes import (
+    STANDARD_DOMAINS,
     activation_ports,
     clip_bounds,
+    computes_float,
     input_at,
     is_constant,
     is_lookup,
@@ -25,8 +27,8 @@ def name_of(value: ir.Value) -> str:
     return value.name
 
 
-def plan_tensors(plan: Plan, islands: Islands, capabilities: Capabilities) -> None:
-    """Fill ``plan.activations``, ``weights``, ``stored`` and ``shared`` from the settled INT8 nodes."""
+def plan_tensors(graph: ir.Graph, plan: Plan, islands: Islands, capabilities: Capabilities) -> None:
+    """Fill everything of ``plan`` that is about tensors, from the settled INT8 nodes."""
     spec = QuantSpec(capabilities.activation_dtype, capabilities.symmetric_activations)
     for node in islands.int8:
         _plan_weights(plan, islands, node, spec, capabilities)
@@ -36,7 +38,10 @@ def plan_tensors(plan: Plan, islands: Islands, capabilities: Capabilities) -> No
             plan.activations[name_of(value)] = spec
         if islands.writes_int8(node):
             _plan_outputs(plan, islands, node, spec)
-    plan.shared = _shared(plan, islands)
+    readers = [node for node in graph if _may_read(plan, islands, node)]
+    for node in readers:
+        _plan_reads(plan, islands, node)
+    plan.shared = _shared(plan, islands, readers)
 
 
 def _plan_weights(
@@ -76,8 +81,46 @@ def _plan_outputs(plan: Plan, islands: Islands, node: ir.Node, spec: QuantSpec) 
             plan.stored.add(value.name)
 
 
-def _shared(plan: Plan, islands: Islands) -> list[tuple[str, ...]]:
+def _may_read(plan: Plan, islands: Islands, node: ir.Node) -> bool:
+    rule = islands.rules.get(node.op_type)
+    if rule is None or rule.role != "read" or node.domain not in STANDARD_DOMAINS:
+        return False
+    return not plan.nodes[node.name or ""].pinned and computes_float(node)
+
+
+def _plan_reads(plan: Plan, islands: Islands, node: ir.Node) -> None:
+    """Let ``node`` read what is quantized anyway, unless one kernel makes the value and computes ``node``."""
+    ports = []
+    for index in activation_ports(node, islands.rule(node)):
+        value = node.inputs[index]
+        if value is not None and value.name in plan.activations and not _is_result(islands, value):
+            ports.append(index)
+    if ports:
+        plan.reads[node.name or ""] = tuple(ports)
+        plan.nodes[node.name or ""].reason += "; reads INT8 where its input is stored so"
+
+
+def _is_result(islands: Islands, value: ir.Value) -> bool:
+    """Whether an INT8 layer has just computed ``value``: its kernel has more precise numbers at hand."""
+    node = value.producer()
+    return node is not None and islands.is_int8(node) and islands.rule(node).role == "compute"
+
+
+def _share_reads(groups: Groups, plan: Plan, islands: Islands, readers: list[ir.Node]) -> None:
+    """What is only moved from a quantized tensor keeps its range, so that it is not rounded twice."""
+    carried = set(plan.activations)
+    for node in readers:
+        source = _input_name(node, 0)
+        if not islands.rule(node).same_range or source not in carried:
+            continue
+        for output in node.outputs:
+            groups.join(source, name_of(output))
+            carried.add(name_of(output))
+
+
+def _shared(plan: Plan, islands: Islands, readers: list[ir.Node]) -> list[tuple[str, ...]]:
     groups = Groups()
+    _share_reads(groups, plan, islands, readers)
     for node in islands.int8:
         if is_lookup(node) or islands.absorbed(node):
             continue

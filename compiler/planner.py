@@ -41,7 +41,7 @@ def make_plan(model: Model, capabilities: Capabilities, recipe: Recipe) -> Plan:
     plan = Plan()
     for node in graph.all_nodes():
         plan.nodes[node.name or ""] = _node_plan(node, islands, reasons, wishes, capabilities.int8_form)
-    plan_tensors(plan, islands, capabilities)
+    plan_tensors(graph, plan, islands, capabilities)
     return plan
 
 
@@ -69,6 +69,8 @@ def _why_not(node: ir.Node, capabilities: Capabilities, wishes: _Wishes) -> str 
     if rule is None or node.domain not in STANDARD_DOMAINS:
         default = f"static INT8 leaves {node.op_type} in float on {capabilities.target}"
         return capabilities.float_reasons.get(node.op_type, default)
+    if rule.role == "read":
+        return rule.note
     return why_not_int8(node, rule, capabilities)
 
 

@@ -43,12 +43,13 @@ class OpRule:
     ``role`` says when INT8 pays: ``compute`` always (the op holds the arithmetic), ``join`` only between INT8
     neighbours (elementwise ops, pooling), ``move`` follows its neighbours (values are only moved), ``absorb``
     disappears into the QuantizeLinear after it (Relu, Clip), ``lookup`` reads rows of a constant table,
-    ``read`` never asks for INT8: the op computes in float, but where another op has an input of it quantized it
-    reads that form, so that the tensor is stored once, in one byte.
+    ``read`` never asks for INT8: the op computes in float, but where another op needs an input of it in INT8
+    it reads that form too, so that the tensor is stored once, in one byte.
     ``float_output``: the kernel can also write float, so a float consumer costs no rounding.
     ``transposed_by``: attribute that, when set, swaps the last two axes of the weights.
     ``attributes``: attribute → values that the kernel takes. ``ranks``: of input 0, empty = any.
     ``joined``: elementwise INT8 ops after it pay, although its ``float_output`` could feed them in float.
+    ``scales_result``: the kernel multiplies by one scale; those of the channels are a Mul behind it.
     """
 
     activations: tuple[int, ...] = ()
@@ -65,6 +66,7 @@ class OpRule:
     attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     ranks: tuple[int, ...] = ()
     joined: bool = False
+    scales_result: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Capabilities:
     ``negative_scales``: scales of weights in blocks may be negative, which lets -8 stand for the largest one.
     ``weight_form``: how weight-only INT8 is written: ``expanded`` by Cast and Mul, which a runtime folds when
     it loads, or ``dequantize``: a DequantizeLinear of the initializer, embedding tables included.
+    ``weight_note``: what a node with such weights has, in words. ``weight_reasons``: op type → why the schemes
+    of weights alone leave it in float.
+    ``block_form``: how weights in blocks of 4 bits are written: ``nbits``, as ONNX Runtime's MatMulNBits and
+    GatherBlockQuantized, or ``dequantize``, a DequantizeLinear whose blocks must be whole, without zero points.
+    ``block_size``: of a block where the recipe names none; ``block_sizes`` are those that have a kernel.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
     """
 
@@ -102,6 +109,10 @@ class Capabilities:
     int8_static: Mapping[str, OpRule] = field(default_factory=dict)
     int8_dynamic: frozenset[str] = frozenset()
     weight_only: frozenset[str] = frozenset()
+    weight_note: str = "int8 weights in the file, expanded to float when the model loads"
+    weight_reasons: Mapping[str, str] = field(default_factory=dict)
+    block_form: Literal["nbits", "dequantize"] = "nbits"
+    block_size: int = 32
     block_sizes: tuple[int, ...] = ()
     fp16_unsafe: frozenset[str] = frozenset()
     fp16_reasons: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +127,10 @@ class Capabilities:
     negative_scales: bool = True
     weight_form: Literal["expanded", "dequantize"] = "expanded"
     rounds_itself: bool = False
+
+    def blocks_of(self, recipe: Recipe) -> int:
+        """Weights per block: what the recipe says, else what is best here."""
+        return recipe.block_size or self.block_size
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,8 @@ class _Writer:
         return first, second
 
     def _wants_int8(self, node: ir.Node, index: int) -> bool:
+        if index in self.plan.reads.get(node.name or "", ()):
+            return True
         planned = self.plan.nodes.get(node.name or "")
         rule = self.capabilities.int8_static.get(node.op_type)
         if planned is None or planned.precision != "int8" or rule is None or is_lookup(node):

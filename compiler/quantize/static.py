@@ -23,6 +23,7 @@ from edgeq.compiler.quantize.linear_layers import quantize_constants
 from edgeq.compiler.quantize.qdq import insert_qdq
 from edgeq.compiler.quantize.range_choice import choose_method
 from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.quantize.result_scales import scale_results
 from edgeq.compiler.quantize.smooth import SMOOTHING_SAMPLES, ChannelStatistics, find_groups, note, smooth
 from edgeq.compiler.quantize.static_params import activation_params, range_of
 from edgeq.compiler.quantize.static_prepare import prepare
@@ -82,6 +83,7 @@ def quantize_static(
                 reporter,
                 in_float=capabilities.simulate_in_float,
             )
+    scale_results(built.model.ir, plan, capabilities, recipe, built.constants)
     plan.activations.update({name: params.spec for name, params in built.activations.items()})
     params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
     return Quantized(built.model, plan, params, tuple(builder.notes))

@@ -11,11 +11,17 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+from edgeq.calibration.affine import ScaleDtype
 from edgeq.targets.base import Capabilities, OpRule
-from edgeq.targets.tensorrt.options import TensorRTOptions
+from edgeq.targets.tensorrt.backend.choose import prefers_classic
+from edgeq.targets.tensorrt.options import HighPrecision, TensorRTOptions
 
-_MOVE = OpRule(activations=(0,), role="move", same_range=True, note="moves INT8 values")
-_ABSORB = OpRule(activations=(0,), role="absorb", note="computed before the result is rounded to INT8")
+_FUSED = "computed in float, in one kernel with what stands before or after it where that is possible"
+_ELEMENTWISE = OpRule(activations=(0, 1), role="read", note=_FUSED)
+_POOL = OpRule(activations=(0,), role="read", note="averages are computed in float")
+_MOVE = OpRule(
+    activations=(0,), role="read", same_range=True, note="rounding moves past it, so no INT8 form is needed"
+)
 
 _INT8_STATIC = {
     "Conv": OpRule(activations=(0,), weights={1: 0}, bias=2, float_output=True, note="INT8 convolution"),
@@ -28,10 +34,18 @@ _INT8_STATIC = {
         note="INT8 matrix product",
     ),
     "MatMul": OpRule(activations=(0, 1), weights={1: -1}, float_output=True, note="INT8 matrix product"),
-    "MaxPool": _MOVE,
-    "Relu": _ABSORB,
-    "Clip": _ABSORB,
-}
+    **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min"), _ELEMENTWISE),
+    "Concat": OpRule(activations=(0,), variadic=True, role="read", note=_FUSED),
+    **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), _POOL),
+    **dict.fromkeys(
+        (
+            "DepthToSpace", "Expand", "Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "Slice",
+            "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+        ),
+        _MOVE,
+    ),
+    **dict.fromkeys(("Pad", "Resize"), replace(_MOVE, same_range=False)),
+}  # fmt: skip
 
 _RECURRENT = "TensorRT has no INT8 kernel of recurrent layers"
 _FLOAT_REASONS = {
@@ -43,7 +57,7 @@ _FLOAT_REASONS = {
 
 _SCHEME_REASONS = {
     "int8-dynamic": (
-        "TensorRT has none of the operators of dynamic INT8 (DynamicQuantizeLinear, MatMulInteger, ConvInteger)",
+        "TensorRT has no operators of dynamic INT8 (DynamicQuantizeLinear, MatMulInteger, ConvInteger)",
         "Take int8-static (with calibration data) or int8-weight (INT8 weights, no data needed).",
     ),
 }
@@ -51,7 +65,18 @@ _SCHEME_REASONS = {
 _UNUSED_OPTIONS = {
     "saturation_safe": "TensorRT's INT8 kernels add up in 32 bits and do not saturate",
     "accuracy_level": "TensorRT computes with float activations and weights that are expanded to float",
+    "symmetric_weights": "TensorRT's INT4 weights have no zero points",
 }
+
+# A kernel of its own widens such weights at every inference: SqueezeNet's engine is 1.4 times as large as in
+# float16, and no kernel reads the integers.
+_WIDENED = "no kernel reads INT8 weights beside float activations here: {0} (int8-static runs it in INT8)"
+_WEIGHT_REASONS = {
+    "Conv": _WIDENED.format("a convolution stays float"),
+    "ConvTranspose": "no kernel reads INT8 weights here: a transposed convolution stays float",
+}
+
+_SCALE_DTYPES: dict[HighPrecision, ScaleDtype] = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
 
 _CAPABILITIES = Capabilities(
     target="tensorrt",
@@ -60,8 +85,14 @@ _CAPABILITIES = Capabilities(
     symmetric_activations=True,
     int8_form="INT8 inputs",
     int8_static=MappingProxyType(_INT8_STATIC),
-    weight_only=frozenset({"MatMul", "Gemm", "Conv", "Gather"}),
-    block_sizes=(64, 128),
+    weight_only=frozenset({"MatMul", "Gemm", "Gather"}),
+    weight_note="int8 weights that the kernel itself reads, float activations",
+    weight_reasons=MappingProxyType(_WEIGHT_REASONS),
+    block_form="dequantize",
+    block_size=128,
+    block_sizes=(16, 32, 64, 128),
+    negative_scales=False,
+    rounds_itself=True,
     float_reasons=MappingProxyType(_FLOAT_REASONS),
     scheme_reasons=MappingProxyType(_SCHEME_REASONS),
     unused_options=MappingProxyType(_UNUSED_OPTIONS),
@@ -75,6 +106,8 @@ _CAPABILITIES = Capabilities(
 
 def capabilities(options: TensorRTOptions) -> Capabilities:
     """What engines with these ``options`` can do: scales have the type of everything that is not INT8."""
-    if options.precision == "fp16":
-        return replace(_CAPABILITIES, scale_dtype="float16")
-    return _CAPABILITIES
+    found = replace(_CAPABILITIES, scale_dtype=_SCALE_DTYPES[options.precision])
+    if options.precision == "fp32" or prefers_classic(options):
+        return found
+    conv = replace(_INT8_STATIC["Conv"], scales_result=True)
+    return replace(found, int8_static=MappingProxyType({**_INT8_STATIC, "Conv": conv}))

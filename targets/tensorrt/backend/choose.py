@@ -31,13 +31,20 @@ def choose(options: TensorRTOptions) -> tuple[BackendName, tuple[int, ...]]:
     Raises:
         TargetError: no compiler can be imported, the chosen one needs a GPU, or it takes no ``sm``.
     """
-    if options.backend == "tensorrt" or (options.backend == "auto" and _classic_works() and not options.sm):
+    if prefers_classic(options):
         return "tensorrt", _classic(options)
     if not importable("tensorrt-rtx"):
         raise TargetError(
             "TensorRT for RTX, which builds engines, is not installed.", fix=f"Install it with: {_EXTRA}"
         )
     return "tensorrt-rtx", compute_capabilities(options)
+
+
+def prefers_classic(options: TensorRTOptions) -> bool:
+    """Whether the backend is ``tensorrt``, by the options or because it can build on this machine."""
+    return options.backend == "tensorrt" or (
+        options.backend == "auto" and _classic_works() and not options.sm
+    )
 
 
 def compute_capabilities(options: TensorRTOptions) -> tuple[int, ...]:
