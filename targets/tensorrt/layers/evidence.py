@@ -9,38 +9,34 @@ from math import prod
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan
-from edgeq.targets.tensorrt.layers.quantized import (
-    computed_inputs,
-    is_constant,
-    rounded_by,
-    rounds_outputs,
-    stored_weights,
-)
+from edgeq.targets.base import QUANTIZED
+from edgeq.targets.tensorrt.layers.quantized import MOVES, QuantizedGraph, Rounded
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
 
 REMOVED = "removed"
 UNPROVEN = "unproven"
 STORED_INT8 = "int8-weight"
 
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
-# Kinds of layers that multiply matrices. Only the first run in INT8; a runtime fusion expands its weights.
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
+# Kinds of layers that multiply matrices. A runtime fusion expands narrow operands before it does.
 _INTEGER_KINDS = frozenset({"correlation", "gemm", "deconv"})
 _PRODUCT_KINDS = _INTEGER_KINDS | {"runtime_fusion"}
 _ATTENTION = "_gemm_mha"
-_FLOATS: Mapping[str, str] = {"Float": "fp32", "Half": "fp16", "BFloat16": "bf16"}
 _NARROW: Mapping[str, str] = {"Int8": "int8", "FP8": "fp8"}
-_STORED: Mapping[ir.DataType, str] = {
-    ir.DataType.INT8: "Int8",
-    ir.DataType.INT4: "Int4",
-    ir.DataType.FLOAT8E4M3FN: "FP8",
-}
-_WIDTHS = ("fp16", "bf16", "fp32")
+_FLOATS: Mapping[str, str] = {"Half": "fp16", "BFloat16": "bf16", "Float": "fp32"}
+_WIDTHS = ("other", *_FLOATS.values())
 _TYPES: Mapping[ir.DataType, str] = {
     ir.DataType.FLOAT: "fp32",
     ir.DataType.FLOAT16: "fp16",
     ir.DataType.BFLOAT16: "bf16",
 }
-_EXPANDED = "its {0} weights are expanded by a kernel of their own on every run"
+_CODES: Mapping[ir.DataType, str] = {
+    ir.DataType.INT8: "Int8",
+    ir.DataType.INT4: "Int4",
+    ir.DataType.FLOAT8E4M3FN: "FP8",
+}
+# What weights of a type make of a node whose arithmetic is float.
+_STORED: Mapping[str, str] = {"Int8": STORED_INT8, "Int4": "int4"}
 
 
 @dataclass(frozen=True)
@@ -53,99 +49,137 @@ class Found:
 
 
 class Evidence:
-    """The layers of one table by the nodes in them."""
+    """What the layers of one table show about the nodes of ``graph``."""
 
-    def __init__(self, table: LayerTable) -> None:
+    def __init__(self, table: LayerTable, graph: QuantizedGraph) -> None:
+        self._graph = graph
         self._layers: dict[str, list[Layer]] = {}
         for layer in table.layers:
             for name in layer.nodes:
                 self._layers.setdefault(name, []).append(layer)
 
     def of(self, plan: NodePlan, node: ir.Node) -> Found:
-        """What the table shows about ``node``."""
+        """The precision of ``node``."""
         layers = self._layers.get(plan.name, [])
-        products = _main_layers(node, layers) if node.op_type in _PRODUCTS else []
-        if products:
-            return min((self._product(node, layer) for layer in products), key=_rank)
-        return self._stored(node, layers) or self._other(plan, node, layers)
-
-    def _product(self, node: ir.Node, layer: Layer) -> Found:
-        narrow = _attention_type(node, layer) if _is_attention(layer) else _operand_type(layer)
-        if narrow is not None:
-            return Found(narrow, _kernel(layer))
-        reads = f"the kernel multiplies {_arithmetic(node, layer)}"
-        return self._stored(node, [layer]) or Found(_arithmetic(node, layer), _kernel(layer), reads)
-
-    def _stored(self, node: ir.Node, layers: list[Layer]) -> Found | None:
-        """The form of constant weights, if the table has the integers of all of them."""
-        weights = list(stored_weights(node))
-        if not weights or any(rounded_by(value) is not None for value in computed_inputs(node)):
-            return None
-        own = layers[-1] if layers else None
-        forms, apart = set(), False
-        for weight in weights:
-            dtype = _STORED.get(weight.dtype, "")
-            holders = [h for h in self._layers.get(weight.node, []) if _holds(h, dtype, weight.count)]
-            if not holders:
-                return None
-            own = own or holders[0]
-            forms.add(dtype)
-            apart = apart or not any(holder in layers or holder is own for holder in holders)
-        if own is None or len(forms) != 1:
-            return None
-        return _stored_found(node, own, forms.pop(), apart=apart)
-
-    def _other(self, plan: NodePlan, node: ir.Node, layers: list[Layer]) -> Found:
         if plan.precision == "other":
             return Found("other" if layers else REMOVED, _kernels(layers))
+        products = _product_layers(node, layers)
+        found = [self._product(node, layer) for layer in products]
+        if found:
+            return max(found, key=lambda f: rank(f.actual))
+        return self._stored(node, layers) or self._elementwise(plan, node, layers)
+
+    def _product(self, node: ir.Node, layer: Layer) -> Found:
+        attention = layer.name.startswith(_ATTENTION)
+        narrow = self._attention_type(node, layer) if attention else _operand_type(layer)
+        if narrow is not None:
+            return Found(narrow, _kernel(layer))
+        return self._stored(node, [layer]) or self._wide(node, [layer])
+
+    def _attention_type(self, node: ir.Node, layer: Layer) -> str | None:
+        """The narrow type of a product in fused attention: both operands rounded, in it or before it."""
+        operands = [self._graph.rounded(value) for value in self._graph.computed(node)]
+        if len(operands) != 2 or any(o is None or o.dequantize not in layer.nodes for o in operands):
+            return None
+        dtypes = {tensor.dtype for tensor in layer.inputs}
+        return _NARROW.get(dtypes.pop()) if len(dtypes) == 1 else None
+
+    def _stored(self, node: ir.Node, layers: list[Layer]) -> Found | None:
+        """The form of weights that are integers in the file, where the engine holds these integers too.
+
+        A layer that expands them and passes floats on costs time on every run: INT4 is then not counted.
+        """
+        weights = list(self._graph.stored_weights(node))
+        if not weights or self._graph.rounds_any(node):
+            return None
+        holders = [self._holder(w.node, _CODES.get(w.dtype, ""), w.count) for w in weights]
+        forms = {_CODES.get(weight.dtype, "") for weight in weights}
+        if None in holders or len(forms) != 1:
+            return None
+        own = layers or [holder for holder in holders if holder is not None]
+        form = forms.pop()
+        if layers and any(holder not in layers for holder in holders):
+            why = f"its {form.upper()} weights are expanded by a layer of their own on every run"
+            actual = STORED_INT8 if form == "Int8" else self._float_type(node, own)
+            return Found(actual, _kernels(own), why)
+        return Found(_STORED.get(form, self._float_type(node, own)), _kernels(own), "in float arithmetic")
+
+    def _holder(self, name: str, dtype: str, count: int) -> Layer | None:
+        """The layer that has the weights of the DequantizeLinear ``name`` as a constant of ``dtype``."""
+        for layer in self._layers.get(name, []):
+            if any(tensor.dtype == dtype and prod(tensor.shape) >= count for tensor in layer.constants):
+                return layer
+        return None
+
+    def _elementwise(self, plan: NodePlan, node: ir.Node, layers: list[Layer]) -> Found:
         if not layers:
             return self._vanished(plan, node)
-        if node.op_type not in _PRODUCTS:
+        # What a float op computes is float even where its kernel reads and writes integers.
+        if node.op_type not in PRODUCTS and (plan.precision in QUANTIZED or node.op_type in MOVES):
             for dtype, precision in _NARROW.items():
-                if all(self._carries(node, layer, dtype) for layer in layers):
+                if all(self._moves(node, layer, dtype) for layer in layers):
                     return Found(precision, _kernels(layers))
-        float_type = max((_arithmetic(node, layer) for layer in layers), key=_float_rank)
-        return Found(float_type, _kernels(layers), _why_float(plan))
+        return self._wide(node, layers)
 
-    def _carries(self, node: ir.Node, layer: Layer, dtype: str) -> bool:
-        """Whether the values that ``layer`` reads and writes for ``node`` are ``dtype``.
+    def _moves(self, node: ir.Node, layer: Layer, dtype: str) -> bool:
+        """Whether the values that ``layer`` reads and writes in memory for ``node`` are ``dtype``.
 
-        Either the whole kernel has no others, or the roundings around the node are part of the kernel and
-        it has tensors of that type on that side.
+        Values that are rounded before the node: they come in as ``dtype``, or are rounded in the layer.
+        Values that are rounded after it: the rounding is in the layer, which writes ``dtype``.
         """
-        if layer.inputs and _all_are((*layer.inputs, *layer.outputs), dtype):
-            return True
-        before = [rounded_by(value) for value in computed_inputs(node)]
-        after = rounds_outputs(node)
-        reads = before and all(d is not None and self._enters(d, layer, dtype) for d in before)
-        writes = after and all(q.name in layer.nodes for q in after) and _any_is(layer.outputs, dtype)
-        return bool(writes if after else reads) and (bool(reads) or None in before or not before)
+        sources = [self._graph.rounded(value) for value in self._graph.computed(node)]
+        after = self._graph.roundings_after(node)
+        only = all(tensor.dtype == dtype for tensor in layer.outputs)
+        writes = only or all(name in layer.nodes for name in after)
+        if not any(tensor.dtype == dtype for tensor in layer.outputs):
+            writes = False
+        if None in sources or not sources:
+            return bool(after) and writes
+        enters = all(source is not None and self._enters(source, layer, dtype) for source in sources)
+        return enters and (writes or not after)
 
-    def _enters(self, dequantize: ir.Node, layer: Layer, dtype: str) -> bool:
-        """Whether the rounded value comes into ``layer`` as ``dtype``, or is rounded inside of it."""
-        codes = dequantize.inputs[0]
-        quantize = None if codes is None else codes.producer()
-        if quantize is not None and quantize.name in layer.nodes:
+    def _enters(self, source: Rounded, layer: Layer, dtype: str) -> bool:
+        """Whether a rounded value comes into ``layer`` as ``dtype``, or is rounded inside of it."""
+        if source.quantize in layer.nodes:
             return True
-        return dequantize.name in layer.nodes and _any_is(layer.inputs, dtype)
+        # A layer with the DequantizeLinear but none of its readers passes floats on.
+        expanded = [other for other in self._layers.get(source.dequantize, []) if not _reads(other, source)]
+        return not expanded and any(tensor.dtype == dtype for tensor in layer.inputs)
+
+    def _wide(self, node: ir.Node, layers: list[Layer]) -> Found:
+        """Float arithmetic, although the model may say otherwise."""
+        actual = self._float_type(node, layers)
+        why = f"the compiler computes it in {actual}" if self._quantized(node) else ""
+        return Found(actual, _kernels(layers), why)
+
+    def _quantized(self, node: ir.Node) -> bool:
+        return self._graph.rounds_any(node) or any(True for _ in self._graph.stored_weights(node))
+
+    def _float_type(self, node: ir.Node, layers: list[Layer]) -> str:
+        """The float type of the arithmetic: a strongly typed network keeps the one that the model declares."""
+        declared = [_TYPES[v.dtype] for v in node.outputs if v.dtype is not None and v.dtype in _TYPES]
+        tensors = [tensor for layer in layers for tensor in (*layer.inputs, *layer.outputs)]
+        seen = {_FLOATS[tensor.dtype] for tensor in tensors if tensor.dtype in _FLOATS}
+        if declared and (not seen or declared[0] in seen):
+            return declared[0]
+        return max(seen, key=_WIDTHS.index, default="other")
 
     def _vanished(self, plan: NodePlan, node: ir.Node) -> Found:
-        if all(is_constant(value) for value in node.inputs if value is not None) and node.inputs:
+        read = [value for value in node.inputs if value is not None]
+        if read and all(self._graph.is_constant(value) for value in read):
             return Found(REMOVED, reason="folded into constants: it reads nothing else")
-        if plan.precision in ("int8", "fp8", "int4"):
-            return Found(UNPROVEN, reason="no layer of the engine names it, so nothing proves its precision")
-        return Found(REMOVED, reason="no layer of the engine names it")
+        if plan.precision in QUANTIZED:
+            return Found(UNPROVEN, reason="no layer names it, so nothing proves its precision")
+        return Found(REMOVED, reason="no layer names it")
 
 
-def _main_layers(node: ir.Node, layers: Iterable[Layer]) -> list[Layer]:
+def _product_layers(node: ir.Node, layers: Iterable[Layer]) -> list[Layer]:
     """The layers that do the multiplications of ``node``: those named after it where there are any."""
-    main = [layer for layer in layers if layer.kind in _PRODUCT_KINDS or _is_attention(layer)]
+    if node.op_type not in PRODUCTS:
+        return []
+    main = [layer for layer in layers if layer.kind in _PRODUCT_KINDS or layer.name.startswith(_ATTENTION)]
     named = [layer for layer in main if (node.name or "") in layer.name]
     return named or main
-
-
-def _is_attention(layer: Layer) -> bool:
-    return layer.name.startswith(_ATTENTION)
 
 
 def _operand_type(layer: Layer) -> str | None:
@@ -153,47 +187,17 @@ def _operand_type(layer: Layer) -> str | None:
     if layer.kind not in _INTEGER_KINDS or not layer.inputs:
         return None
     dtype = layer.inputs[0].dtype
-    if dtype not in _NARROW:
-        return None
-    constant = _any_is(layer.constants, dtype)
-    return _NARROW[dtype] if constant or _all_are(layer.inputs[1:2], dtype) else None
+    weights = [tensor for tensor in layer.constants if tensor.dtype == dtype] or layer.inputs[1:2]
+    return _NARROW.get(dtype) if _all_are(weights, dtype) else None
 
 
-def _attention_type(node: ir.Node, layer: Layer) -> str | None:
-    """The narrow type of a product inside fused attention: both operands rounded, inside or before it."""
-    operands = [rounded_by(value) for value in computed_inputs(node)]
-    if len(operands) != 2 or any(d is None or d.name not in layer.nodes for d in operands):
-        return None
-    dtypes = {tensor.dtype for tensor in layer.inputs}
-    dtype = dtypes.pop()
-    return _NARROW.get(dtype) if not dtypes else None
+def _all_are(tensors: Iterable[LayerTensor], dtype: str) -> bool:
+    found = [tensor.dtype == dtype for tensor in tensors]
+    return bool(found) and all(found)
 
 
-def _holds(layer: Layer, dtype: str, count: int) -> bool:
-    return any(tensor.dtype == dtype and prod(tensor.shape) >= count for tensor in layer.constants)
-
-
-def _stored_found(node: ir.Node, layer: Layer, dtype: str, *, apart: bool) -> Found:
-    reason = _EXPANDED.format(dtype.upper()) if apart else "float arithmetic, the kernel expands its weights"
-    if dtype == "Int8":
-        return Found(STORED_INT8, _kernel(layer), reason)
-    if apart or dtype != "Int4":
-        return Found(_arithmetic(node, layer), _kernel(layer), reason)
-    return Found("int4", _kernel(layer), reason)
-
-
-def _arithmetic(node: ir.Node, layer: Layer) -> str:
-    """The float type that ``layer`` computes ``node`` in: a strongly typed network keeps the model's."""
-    declared = [_TYPES[v.dtype] for v in node.outputs if v.dtype is not None and v.dtype in _TYPES]
-    tensors = (*layer.inputs, *layer.outputs)
-    seen = {_FLOATS[tensor.dtype] for tensor in tensors if tensor.dtype in _FLOATS}
-    if declared and (not seen or declared[0] in seen):
-        return declared[0]
-    return max(seen, key=_float_rank, default="other")
-
-
-def _why_float(plan: NodePlan) -> str:
-    return "the kernel reads or writes floats for it" if plan.precision in ("int8", "fp8") else ""
+def _reads(layer: Layer, source: Rounded) -> bool:
+    return any(name in source.readers for name in layer.nodes)
 
 
 def _kernel(layer: Layer) -> str:
@@ -202,23 +206,6 @@ def _kernel(layer: Layer) -> str:
 
 def _kernels(layers: Iterable[Layer]) -> str:
     return ", ".join(_kernel(layer) for layer in layers)
-
-
-def _all_are(tensors: Iterable[LayerTensor], dtype: str) -> bool:
-    found = [tensor.dtype == dtype for tensor in tensors]
-    return bool(found) and all(found)
-
-
-def _any_is(tensors: Iterable[LayerTensor], dtype: str) -> bool:
-    return any(tensor.dtype == dtype for tensor in tensors)
-
-
-def _float_rank(precision: str) -> int:
-    return _WIDTHS.index(precision) if precision in _WIDTHS else -1
-
-
-def _rank(found: Found) -> int:
-    return -rank(found.actual)
 
 
 # Best first: a node counts as what it is at its worst.

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.targets.base import QUANTIZED, NodeResult
 from edgeq.targets.tensorrt.layers.evidence import REMOVED, UNPROVEN, Evidence, Found, rank
+from edgeq.targets.tensorrt.layers.quantized import QuantizedGraph
 from edgeq.targets.tensorrt.layers.table import LayerTable
 
 
@@ -19,9 +20,9 @@ def node_results(tables: Sequence[LayerTable], graph: ir.Model, plan: Plan) -> l
     arithmetic on weights stored so), ``fp16``, ``bf16``, ``fp32``, ``other`` (no floats), ``removed``, or
     ``unproven`` (planned quantized, but no layer tells). Over several tables the worst counts.
     """
-    nodes = {node.name or "": node for node in graph.graph.all_nodes()}
-    evidence = {table.sm: Evidence(table) for table in tables}
-    return [_result(planned, nodes.get(planned.name), evidence) for planned in plan.nodes.values()]
+    quantized = QuantizedGraph(graph)
+    evidence = {table.sm: Evidence(table, quantized) for table in tables}
+    return [_result(planned, quantized.nodes.get(planned.name), evidence) for planned in plan.nodes.values()]
 
 
 def _result(plan: NodePlan, node: ir.Node | None, evidence: dict[int, Evidence]) -> NodeResult:

@@ -25,7 +25,11 @@ _SHAPE = re.compile(
     r"Datatype: (?P<dtype>\w+), Format: "
 )
 _TENSOR_END = re.compile(r" }(?=\]|, { Name: )")
-_TAIL = re.compile(r", TacticName: (?P<tactic>.*?), StreamId: \d+, Metadata: ?(?P<metadata>.*)\Z", re.DOTALL)
+# Layers that wait for others have an event besides the stream.
+_TAIL = re.compile(
+    r", TacticName: (?P<tactic>.*?), StreamId: \d+(?:, \w+: [^,\n]*)*, Metadata: ?(?P<metadata>.*)\Z",
+    re.DOTALL,
+)
 _SHOWN = 200
 
 

@@ -1,4 +1,4 @@
-"""What of a node is quantized in the ONNX model that an engine is built from."""
+"""What of each node is quantized in the ONNX model that an engine is built from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from math import prod
 
 import onnx_ir as ir
 
-# Ops that move values; the compiler takes a DequantizeLinear through them.
+# Ops that only move or select values: the compiler takes a rounding through them.
 MOVES = frozenset(
     {
         "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Slice", "Split",
-        "MaxPool", "DepthToSpace", "SpaceToDepth",
+        "MaxPool", "DepthToSpace", "SpaceToDepth", "Concat", "Gather", "Resize", "Pad", "Tile",
     }
 )  # fmt: skip
 
@@ -26,67 +26,81 @@ class StoredWeight:
     count: int
 
 
-def rounded_by(value: ir.Value) -> ir.Node | None:
-    """The DequantizeLinear that ``value`` comes from, moved at most, if it expands a rounded activation."""
-    node = _dequantize(value)
-    return node if node is not None and _codes(node) is None else None
+@dataclass(frozen=True)
+class Rounded:
+    """A rounded activation: the names of the QuantizeLinear and DequantizeLinear, and of what reads it."""
+
+    quantize: str
+    dequantize: str
+    readers: frozenset[str]
 
 
-def stored_weights(node: ir.Node) -> Iterator[StoredWeight]:
-    """The inputs of ``node`` that are integers in the file."""
-    for value in node.inputs:
-        source = None if value is None else _dequantize(value)
-        codes = None if source is None else _codes(source)
-        if source is not None and codes is not None and codes.dtype is not None:
-            yield StoredWeight(source.name or "", codes.dtype, _count(codes))
+class QuantizedGraph:
+    """A quantized model: its nodes by name, and which values do not depend on its inputs."""
 
+    def __init__(self, model: ir.Model) -> None:
+        self.nodes = {node.name or "": node for node in model.graph.all_nodes()}
+        self._constants: set[ir.Value] = set()
+        for node in model.graph.all_nodes():
+            if node.inputs and all(self.is_constant(value) for value in node.inputs if value is not None):
+                self._constants.update(node.outputs)
 
-def computed_inputs(node: ir.Node) -> list[ir.Value]:
-    """The inputs of ``node`` that depend on the model's inputs."""
-    return [value for value in node.inputs if value is not None and not is_constant(value)]
-
-
-def rounds_inputs(node: ir.Node) -> bool:
-    """Whether the model rounds every computed input of ``node``."""
-    computed = computed_inputs(node)
-    return bool(computed) and all(rounded_by(value) is not None for value in computed)
-
-
-def rounds_outputs(node: ir.Node) -> list[ir.Node]:
-    """The QuantizeLinear nodes that read results of ``node``."""
-    return [user for user in node.successors() if user.op_type == "QuantizeLinear"]
-
-
-def is_constant(value: ir.Value) -> bool:
-    """Whether ``value`` does not depend on the model's inputs."""
-    waiting, seen = [value], {value}
-    while waiting:
-        current = waiting.pop()
-        producer = current.producer()
+    def is_constant(self, value: ir.Value) -> bool:
+        """Whether ``value`` does not depend on the model's inputs."""
+        producer = value.producer()
         if producer is None:
-            if not current.is_initializer():
-                return False
-            continue
-        for source in producer.inputs:
-            if source is not None and source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return True
+            return value.is_initializer()
+        return value in self._constants or producer.op_type == "Constant"
+
+    def computed(self, node: ir.Node) -> list[ir.Value]:
+        """The float inputs of ``node`` that depend on the model's inputs."""
+        return [v for v in node.inputs if v is not None and not self.is_constant(v) and not _integers(v)]
+
+    def rounded(self, value: ir.Value) -> Rounded | None:
+        """The rounding that ``value`` comes from, moved at most."""
+        node = _through_moves(value)
+        if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+            return None
+        if self.is_constant(node.inputs[0]):
+            return None
+        quantize = node.inputs[0].producer()
+        readers = frozenset(user.name or "" for user in node.successors())
+        return Rounded("" if quantize is None else quantize.name or "", node.name or "", readers)
+
+    def rounds_any(self, node: ir.Node) -> bool:
+        """Whether the model rounds an input of ``node``."""
+        return any(self.rounded(value) is not None for value in self.computed(node))
+
+    def roundings_after(self, node: ir.Node) -> list[str]:
+        """The names of the QuantizeLinear nodes that round what ``node`` writes, moved at most."""
+        found: list[str] = []
+        waiting = list(node.successors())
+        while waiting:
+            user = waiting.pop()
+            if user.op_type == "QuantizeLinear":
+                found.append(user.name or "")
+            elif user.op_type in MOVES:
+                waiting += user.successors()
+        return found
+
+    def stored_weights(self, node: ir.Node) -> Iterator[StoredWeight]:
+        """The inputs of ``node`` that are integers in the file."""
+        for value in node.inputs:
+            source = None if value is None or not self.is_constant(value) else _through_moves(value)
+            if source is None or source.op_type != "DequantizeLinear" or source.inputs[0] is None:
+                continue
+            codes = source.inputs[0]
+            if codes.is_initializer() and codes.dtype is not None and codes.shape is not None:
+                yield StoredWeight(source.name or "", codes.dtype, prod(codes.shape.numpy()))
 
 
-def _dequantize(value: ir.Value) -> ir.Node | None:
+def _through_moves(value: ir.Value) -> ir.Node | None:
     node = value.producer()
     while node is not None and node.op_type in MOVES:
         source = node.inputs[0]
         node = None if source is None else source.producer()
-    return node if node is not None and node.op_type == "DequantizeLinear" else None
+    return node
 
 
-def _codes(node: ir.Node) -> ir.Value | None:
-    """The integers in the file that a DequantizeLinear expands, None if they are computed."""
-    codes = node.inputs[0]
-    return codes if codes is not None and codes.is_initializer() else None
-
-
-def _count(value: ir.Value) -> int:
-    return 0 if value.shape is None else prod(value.shape.numpy())
+def _integers(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.is_integer()
