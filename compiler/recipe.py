@@ -33,7 +33,10 @@ class Override(BaseModel):
 
 
 class Recipe(BaseModel):
-    """Scheme, range method and overrides. Field defaults are the defaults of the product."""
+    """Scheme, range method and overrides. Field defaults are the defaults of the product.
+
+    ``block_size`` None: the target's own (``Capabilities.block_size``).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +45,7 @@ class Recipe(BaseModel):
     percentile: float = Field(default=99.999, gt=50, le=100)
     bias_correction: bool = True
     smoothing: bool = True
-    block_size: Literal[16, 32, 64, 128, 256] = 32
+    block_size: Literal[16, 32, 64, 128, 256] | None = None
     symmetric_weights: bool = True
     accuracy_level: Literal[0, 4] = 0
     saturation_safe: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -13,6 +13,8 @@ from edgeq.progress import Progress, SilentProgress
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.
 if TYPE_CHECKING:
+    from edgeq.benchmarks.measurement import Measurement
+    from edgeq.benchmarks.options import BenchOptions
     from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
@@ -92,10 +94,10 @@ class Capabilities:
     ``negative_scales``: scales of weights in blocks may be negative, which lets -8 stand for the largest one.
     ``weight_form``: how weight-only INT8 is written: ``expanded`` by Cast and Mul, which a runtime folds when
     it loads, or ``dequantize``: a DequantizeLinear of the initializer, embedding tables included.
-    ``weight_note``: what a node with such weights has, in words. ``weight_reasons``: op type → why the schemes
-    of weights alone leave it in float.
+    ``weight_note``: what a node with such weights has, in words. ``weight_reasons``: op type → why the
+    schemes of weights alone leave it in float.
     ``block_form``: how weights in blocks of 4 bits are written: ``nbits``, as ONNX Runtime's MatMulNBits and
-    GatherBlockQuantized, or ``dequantize``, a DequantizeLinear whose blocks must be whole, without zero points.
+    GatherBlockQuantized, or ``dequantize``, a DequantizeLinear of whole blocks without zero points.
     ``block_size``: of a block where the recipe names none; ``block_sizes`` are those that have a kernel.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
     """
@@ -221,6 +223,18 @@ class Measurable:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class DeviceReport:
+    """What a target has measured on a device of its own (a GPU).
+
+    ``findings`` say in words what is wrong with the artefact there, and are shown in red.
+    """
+
+    measurements: tuple[Measurement, ...]
+    findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Runner(Protocol):
     """Runs an artefact: dict of arrays in, dict of arrays out."""
 
@@ -283,6 +297,20 @@ class Target(Protocol):
 
     def shares(self, folder: Path) -> Mapping[str, float]:
         """Metric → share (0 to 1) of the operations that run on each kind of processor; empty: unknown."""
+        ...
+
+    def measure_device(
+        self,
+        folder: Path,
+        original: Path | None,
+        feeds: Sequence[Arrays],
+        options: BenchOptions,
+        progress: Progress,
+    ) -> DeviceReport | None:
+        """Measure on a device of the target's own; None: it has none.
+
+        ``original`` is the FP32 ONNX model, ``feeds`` the inputs of single inferences.
+        """
         ...
 
     def runner(self, folder: Path, *, threads: int | None = None) -> Runner:

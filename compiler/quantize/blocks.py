@@ -17,6 +17,7 @@ from edgeq.compiler.plan import QuantSpec
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.rounding import Rounded, round_bits
 from edgeq.compiler.quantize.weights import Floats
+from edgeq.compiler.recipe import Recipe
 from edgeq.errors import TargetError
 from edgeq.targets.base import Capabilities
 
@@ -48,8 +49,9 @@ class StoredBlocks:
     blocks: int
 
 
-def check_block_size(capabilities: Capabilities, block_size: int) -> None:
-    """Raises TargetError when the target has no kernel for such blocks."""
+def check_block_size(capabilities: Capabilities, recipe: Recipe) -> None:
+    """Raises TargetError when the target has no kernel for the recipe's blocks."""
+    block_size = capabilities.blocks_of(recipe)
     if block_size in capabilities.block_sizes:
         return
     known = ", ".join(map(str, capabilities.block_sizes)) or "none"
@@ -107,7 +109,7 @@ def recipe_blocks(rows: Floats, bits: int, state: Rewriter) -> Blocks:
     return quantize_blocks(
         rows,
         bits,
-        state.recipe.block_size,
+        state.block_size,
         symmetric=state.recipe.symmetric_weights,
         negative_scales=state.capabilities.negative_scales,
         scale_dtype=state.capabilities.scale_dtype,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeq.compiler.quantize.blocked_weights import blocked_table
 from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, recipe_blocks, store_blocks
 from edgeq.compiler.quantize.expanded import expand_inputs, int8_codes, refuse_weight, refused
 from edgeq.compiler.quantize.rewriter import MICROSOFT, Rewriter
@@ -36,14 +37,15 @@ def blocked_gather(node: ir.Node, state: Rewriter, bits: int) -> Decision:
     weight = _table(node)
     if isinstance(weight, Refusal):
         return refused(weight)
-    recipe = state.recipe
+    if state.capabilities.block_form == "dequantize":
+        return blocked_table(node, weight, state)
     v, d = weight.shape
     if bits == 4 and d % 2:
         return _int8_instead(node, state, f"int4 rows need an even length, these have {d}")
-    size = packed_bytes(v, d, bits, recipe.block_size, symmetric=recipe.symmetric_weights)
+    size = packed_bytes(v, d, bits, state.block_size, symmetric=state.recipe.symmetric_weights)
     if bits == 4 and size >= weight.size + 4 * v:
         return _int8_instead(
-            node, state, f"int4 in blocks of {recipe.block_size} would be no smaller than int8"
+            node, state, f"int4 in blocks of {state.block_size} would be no smaller than int8"
         )
     refusal = refuse_weight(weight, (0,))
     if refusal is not None:
@@ -85,9 +87,8 @@ def table_blocks(weight: Weight, state: Rewriter, bits: int) -> StoredBlocks:
     GatherBlockQuantized wants rows of exactly D codes, MatMulNBits whole blocks: they can share only
     where the blocks divide D.
     """
-    recipe = state.recipe
     d = weight.shape[1]
-    whole = d % recipe.block_size == 0
+    whole = d % state.block_size == 0
     key = ("blocks", bits, weight.root, True, 1.0 if whole else "gather")
     if key not in state.cache:
         blocks = recipe_blocks(weight.array(), bits, state)

@@ -28,14 +28,12 @@ from edgeq.compiler.quantize.weights import (
     why_not_constant,
 )
 
-EXPANDED = "int8 weights in the file, expanded to float when the model loads"
-
 # What Cast, Mul, and two initializers cost in a file, besides the numbers themselves.
 _NODES_COST = 260
 
 
 def expand_inputs(
-    node: ir.Node, state: Rewriter, inputs: Sequence[tuple[int, tuple[int, ...]]], reason: str = EXPANDED
+    node: ir.Node, state: Rewriter, inputs: Sequence[tuple[int, tuple[int, ...]]], reason: str
 ) -> Decision:
     """Store weights of ``node`` in int8: ``inputs`` are (input index, axes that get a scale each)."""
     done, refusal = 0, why_not_constant(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgeq.compiler.model import Model
+from edgeq.compiler.quantize.blocked_weights import blocked_linear
 from edgeq.compiler.quantize.blocks import check_block_size
 from edgeq.compiler.quantize.embeddings import blocked_gather
 from edgeq.compiler.quantize.int8_weight import int8_weight_handlers
@@ -30,12 +31,11 @@ def quantize_int4_weight(
         UsageError: an override matches nothing or asks for a precision that this scheme has not.
         TargetError: the target has no kernel for the recipe's block size.
     """
-    check_block_size(capabilities, recipe.block_size)
+    check_block_size(capabilities, recipe)
     reads_int4 = capabilities.weight_form == "dequantize"
     handlers: dict[str, Handler] = {
         **int8_storage(_TOO_COARSE if reads_int4 else _NO_KERNEL),
-        "MatMul": _nbits4,
-        "Gemm": _nbits4,
+        **dict.fromkeys(("MatMul", "Gemm"), _LINEAR[capabilities.block_form]),
         "Gather": _gather4,
     }
     by_precision: dict[Precision, Handlers] = {
@@ -47,6 +47,9 @@ def quantize_int4_weight(
 
 def _nbits4(node: ir.Node, state: Rewriter) -> Decision:
     return nbits_linear(node, state, 4)
+
+
+_LINEAR: dict[str, Handler] = {"nbits": _nbits4, "dequantize": blocked_linear}
 
 
 def _gather4(node: ir.Node, state: Rewriter) -> Decision:

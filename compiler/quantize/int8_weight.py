@@ -38,10 +38,12 @@ def quantize_int8_weight(
 def int8_weight_handlers(recipe: Recipe, capabilities: Capabilities) -> dict[str, Handler]:
     """Op type → handler that quantizes its weights to int8."""
     if recipe.accuracy_level == 0:
-        return offered({**int8_storage(), "Gather": int8_gather}, capabilities.weight_only)
-    check_block_size(capabilities, recipe.block_size)
+        return offered(
+            {**int8_storage(capabilities.weight_note), "Gather": int8_gather}, capabilities.weight_only
+        )
+    check_block_size(capabilities, recipe)
     handlers: dict[str, Handler] = {
-        **int8_storage(),
+        **int8_storage(capabilities.weight_note),
         "MatMul": _nbits8,
         "Gemm": _nbits8,
         "Gather": _gather8,

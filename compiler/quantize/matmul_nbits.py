@@ -23,9 +23,9 @@ def nbits_linear(node: ir.Node, state: Rewriter, bits: int) -> Decision:
     if isinstance(linear, Refusal):
         return _stored_in_int8(node, state, linear)
     recipe = state.recipe
-    size = packed_bytes(linear.n, linear.k, bits, recipe.block_size, symmetric=recipe.symmetric_weights)
+    size = packed_bytes(linear.n, linear.k, bits, state.block_size, symmetric=recipe.symmetric_weights)
     if size + _NODE_COST >= linear.weight.size + 4 * linear.n and bits == 4:
-        reason = f"int4 in blocks of {recipe.block_size} would be no smaller than int8 for {linear.k} inputs"
+        reason = f"int4 in blocks of {state.block_size} would be no smaller than int8 for {linear.k} inputs"
         return expand_inputs(node, state, [(1, (linear.channel_axis,))], f"{reason}: int8 weights")
     if size + _NODE_COST >= 4 * linear.weight.size:
         return refused(TOO_FEW)
@@ -45,7 +45,7 @@ def _reason(state: Rewriter, bits: int) -> str:
     recipe = state.recipe
     kind = "symmetric" if recipe.symmetric_weights else "asymmetric"
     arithmetic = "int8 activations per block" if recipe.accuracy_level == 4 else "float activations"
-    return f"{kind} int{bits} weights in blocks of {recipe.block_size}, {arithmetic} (MatMulNBits)"
+    return f"{kind} int{bits} weights in blocks of {state.block_size}, {arithmetic} (MatMulNBits)"
 
 
 def _replace(node: ir.Node, linear: Linear, state: Rewriter, bits: int) -> None:

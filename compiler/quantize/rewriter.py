@@ -24,6 +24,7 @@ class Rewriter:
         self.model = model
         self.capabilities = capabilities
         self.recipe = recipe
+        self.block_size = capabilities.blocks_of(recipe)
         self.plan = Plan()
         self.params: dict[str, QuantParams] = {}
         self.cache: dict[Any, Any] = {}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeq.compiler.quantize.expanded import EXPANDED, expand_inputs
+from edgeq.compiler.quantize.expanded import expand_inputs
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.walk import Decision, Handler
 from edgeq.compiler.quantize.weights import find_weight
 
 
-def int8_storage(reason: str = EXPANDED) -> dict[str, Handler]:
+def int8_storage(reason: str) -> dict[str, Handler]:
     """Handlers that store the weights of an op in int8 and leave its arithmetic in float."""
 
     def handler(*inputs: tuple[int, tuple[int, ...]]) -> Handler:
@@ -28,7 +28,7 @@ def int8_storage(reason: str = EXPANDED) -> dict[str, Handler]:
     }
 
 
-def expand_matmul(node: ir.Node, state: Rewriter, reason: str = EXPANDED) -> Decision:
+def expand_matmul(node: ir.Node, state: Rewriter, reason: str) -> Decision:
     """A scale per output feature: all axes but the summed one, on either side of the product."""
     left, right = find_weight(node.inputs[0]), find_weight(node.inputs[1])
     if right is not None and len(right.shape) >= 2:
@@ -40,7 +40,7 @@ def expand_matmul(node: ir.Node, state: Rewriter, reason: str = EXPANDED) -> Dec
     return expand_inputs(node, state, [(1, ())], reason)
 
 
-def expand_gemm(node: ir.Node, state: Rewriter, reason: str = EXPANDED) -> Decision:
+def expand_gemm(node: ir.Node, state: Rewriter, reason: str) -> Decision:
     """A scale per output feature of B."""
     axis = 0 if node.attributes.get_int("transB", 0) else 1
     return expand_inputs(node, state, [(1, (axis,))], reason)

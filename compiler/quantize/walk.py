@@ -82,7 +82,9 @@ def _decide(
         return Decision("fp32", f"the override {pattern!r} keeps it in float", asked=False, pinned=True)
     handler = handlers[precision].get(node.op_type) if node.domain == "" else None
     if handler is None:
-        return Decision("fp32", f"this scheme does not quantize {node.op_type}", asked=bool(pattern))
+        reason = state.capabilities.weight_reasons.get(node.op_type)
+        reason = reason or f"this scheme does not quantize {node.op_type}"
+        return Decision("fp32", reason, asked=bool(pattern))
     decision = handler(node, state)
     if not pattern:
         return decision

@@ -72,9 +72,17 @@ def check_read(
         _refuse(given, blocks, "scheme 'int8-weight' and accuracy level 0", ("accuracy_level", "4"), spelled)
 
 
+# What recipes of manifests say that were written when all targets had one block size.
+_OLD_DEFAULTS: Mapping[str, Any] = {"block_size": 32}
+
+
 def _changed(recipe: Recipe) -> list[str]:
     defaults = Recipe(scheme=recipe.scheme)
-    return [name for name in Recipe.model_fields if getattr(recipe, name) != getattr(defaults, name)]
+    return [
+        name
+        for name in Recipe.model_fields
+        if getattr(recipe, name) not in (getattr(defaults, name), _OLD_DEFAULTS.get(name))
+    ]
 
 
 def _refuse(

@@ -1,4 +1,4 @@
-"""Which nodes of a network in float16 or bfloat16 stay float32: what overflows, counts, or cannot be narrow."""
+"""Which nodes of a narrow network stay float32: what overflows, counts, or has no other form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _AFTER_SQUARES = frozenset({"Add", "Div", "Max", "Clip", "ReduceMean", "Reciproc
 _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape"})
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ANGLES = frozenset({"Sin", "Cos"})
-_DATA = frozenset({"Conv", "Gather", "Gemm", "LayerNormalization", "RMSNormalization", "Softmax"})
+_DATA = frozenset(
+    {"Attention", "Conv", "Gather", "Gemm", "LayerNormalization", "RMSNormalization", "Softmax", *_QUANTIZATION}
+)
 
 Reasons = dict[ir.Node, str]
 

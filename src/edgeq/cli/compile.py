@@ -124,7 +124,7 @@ def compile_command(
             metavar="N",
             rich_help_panel=QUANTIZATION,
             help="int4-weight (and int8-weight with --accuracy-level 4): weights that share a scale: 16, "
-            "32, 64, 128 or 256.",
+            "32, 64, 128 or 256. Default: the target's, 32 or (tensorrt) 128.",
         ),
     ] = None,
     asymmetric: Annotated[

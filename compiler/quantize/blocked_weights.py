@@ -1,0 +1,108 @@
+"""INT4 weights as DequantizeLinear in blocks (opset 21), for targets whose kernels read that form themselves.
+
+A block runs along the axis that a product sums up, or along the rows of an embedding table. The integers keep
+the layout of the stored weight: a Transpose behind the DequantizeLinear is part of the kernel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.compiler.plan import QuantSpec
+from edgeq.compiler.quantize.blocks import Blocks, recipe_blocks, unpack
+from edgeq.compiler.quantize.expanded import expand_inputs, refuse_weight, refused
+from edgeq.compiler.quantize.linear import read_linear
+from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.quantize.stored_weights import expand_gemm, expand_matmul
+from edgeq.compiler.quantize.walk import Decision
+from edgeq.compiler.quantize.weights import Refusal, Weight
+
+_BITS = 4
+
+
+def blocked_linear(node: ir.Node, state: Rewriter) -> Decision:
+    """INT4 weights of a MatMul or Gemm; INT8 per channel where its blocks would not be whole."""
+    linear = read_linear(node, state)
+    if isinstance(linear, Refusal):
+        expand = expand_matmul if node.op_type == "MatMul" else expand_gemm
+        return expand(node, state, f"{linear.reason}: int8 weights")
+    axis = 1 if linear.rows_first else 0
+    return _in_blocks(node, 1, linear.weight, axis, state)
+
+
+def blocked_table(node: ir.Node, weight: Weight, state: Rewriter) -> Decision:
+    """INT4 rows of the embedding table that a Gather reads; INT8 where blocks would not be whole."""
+    return _in_blocks(node, 0, weight, 1, state)
+
+
+def _in_blocks(node: ir.Node, index: int, weight: Weight, axis: int, state: Rewriter) -> Decision:
+    size = state.block_size
+    refusal = refuse_weight(weight, (1 - axis,))
+    if refusal is not None:
+        return refused(refusal)
+    if weight.shape[axis] % size:
+        reason = f"blocks of {size} do not divide its {weight.shape[axis]} inputs: int8 weights"
+        return expand_inputs(node, state, [(index, (1 - axis,))], reason)
+    node.replace_input_with(index, _dequantized(weight, axis, state))
+    return Decision("int4", f"symmetric int4 weights in blocks of {size}, float activations")
+
+
+def _dequantized(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
+    """``weight`` as its node sees it, read from integers that are stored once for all its readers."""
+    stored_axis = axis if weight.perm is None else weight.perm[axis]
+    key = ("int4", weight.root, stored_axis)
+    if key not in state.cache:
+        state.cache[key] = _store(weight, stored_axis, state)
+    value: ir.Value = state.cache[key]
+    return value if weight.perm is None else _transposed(value, weight, state)
+
+
+def _store(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
+    stored = Weight(weight.root, weight.tensor)
+    array = stored.array()
+    blocks = recipe_blocks(np.ascontiguousarray(array if axis == 1 else array.T), _BITS, state)
+    codes, scales = _signed(blocks), blocks.scales
+    if axis == 0:
+        codes, scales = codes.T, scales.T
+    name = weight.name
+    spec = QuantSpec("int4", True, axis, blocks.block_size)
+    state.record(name, spec, scales, np.zeros((), np.int8))
+    inputs = [
+        state.initializer(f"{name}_int4", codes.astype(ir.DataType.INT4.numpy())),
+        state.initializer(f"{name}_scale", scales),
+    ]
+    attributes = {"axis": axis, "block_size": blocks.block_size}
+    made = state.node("DequantizeLinear", inputs, f"{name}_expanded", attributes=attributes)
+    return _first(made, stored.shape, state)
+
+
+def _signed(blocks: Blocks) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
+    """Codes int8 [N, K] around 0."""
+    codes = unpack(blocks.codes, blocks.bits, blocks.block_size).astype(np.int8) - (1 << (blocks.bits - 1))
+    return codes.reshape(len(codes), -1).astype(np.int8)
+
+
+def _transposed(value: ir.Value, weight: Weight, state: Rewriter) -> ir.Value:
+    key = ("int4 seen", value)
+    if key not in state.cache:
+        attributes = {"perm": list(weight.perm or ())}
+        made = state.node("Transpose", [value], f"{weight.name}_seen", attributes=attributes)
+        producer = value.producer()
+        assert producer is not None
+        assert producer.graph is not None
+        producer.graph.insert_after(producer, [made])
+        state.cache[key] = _typed(made, weight.shape)
+    seen: ir.Value = state.cache[key]
+    return seen
+
+
+def _first(made: ir.Node, shape: tuple[int, ...], state: Rewriter) -> ir.Value:
+    state.insert_first([made])
+    return _typed(made, shape)
+
+
+def _typed(made: ir.Node, shape: tuple[int, ...]) -> ir.Value:
+    value = made.outputs[0]
+    value.shape, value.type = ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
+    return value
