@@ -22,8 +22,12 @@ from labelled import SETS, LabelledSet
 LATENCY_ROUNDS = 60
 
 
-def session(path: Path, *, precise: bool = False, threads: int = 1) -> Any:
-    """An ONNX Runtime CPU session with fixed threads; OpenVINO for its IR (``.xml``)."""
+def session(path: Path, *, precise: bool = False, in_float: bool = False, threads: int = 1) -> Any:
+    """An ONNX Runtime CPU session with fixed threads; OpenVINO for its IR (``.xml``).
+
+    ``in_float``: float arithmetic between the roundings of a QDQ model, as the compiler of another target
+    has it, instead of ONNX Runtime's integer kernels.
+    """
     if path.suffix == ".xml":
         return OpenVino(path)
     options = ort.SessionOptions()
@@ -31,6 +35,8 @@ def session(path: Path, *, precise: bool = False, threads: int = 1) -> Any:
     options.log_severity_level = 4
     if precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if in_float:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

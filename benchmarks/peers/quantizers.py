@@ -2,7 +2,8 @@
 
     python benchmarks/peers/quantizers.py METHOD SET OUTPUT.onnx
 
-Prints one JSON line: wall seconds of quantizing (imports and loading of data excluded) and peak memory.
+Prints one JSON line: wall seconds of quantizing (imports and loading of data excluded), peak memory above
+what the process had then, and of the whole process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ from labelled import SETS, LabelledSet
 
 # ONNX Runtime's histogram calibrators keep every activation: chunks keep 24 GB machines alive.
 CHUNK = 32
+Method = Callable[[LabelledSet, Path], Callable[[], None]]
+Choose = Callable[[Path], dict[str, Any]]
+
+
+def u8_s8(_prepared: Path) -> dict[str, Any]:
+    """Options of ``quantize_static`` for x86 CPUs, which are its defaults."""
+    from onnxruntime.quantization import QuantType
+
+    return {
+        "activation_type": QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+        "extra_options": {"CalibMaxIntermediateOutputs": CHUNK},
+    }
 
 
 def _samples(data: LabelledSet) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
@@ -32,12 +46,14 @@ def _samples(data: LabelledSet) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         yield {name: values[index : index + 1] for name, values in data.calibration.items()}
 
 
-def _ort(method: str, data: LabelledSet, output: Path) -> Callable[[], None]:
+def onnxruntime(
+    method: str, data: LabelledSet, output: Path, *, choose: Choose = u8_s8
+) -> Callable[[], None]:
+    """``quantize_static`` after ``quant_pre_process``; ``choose`` gives the options for the prepared file."""
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
         QuantFormat,
-        QuantType,
         quantize_static,
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -62,10 +78,8 @@ def _ort(method: str, data: LabelledSet, output: Path) -> Callable[[], None]:
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
                 calibrate_method=getattr(CalibrationMethod, method),
-                extra_options={"CalibMaxIntermediateOutputs": CHUNK},
+                **choose(prepared),
             )
 
     return run
@@ -139,28 +153,29 @@ def _edgeq(data: LabelledSet, output: Path) -> Callable[[], None]:
     return run
 
 
-METHODS: dict[str, Callable[[LabelledSet, Path], Callable[[], None]]] = {
+METHODS: dict[str, Method] = {
     "edgeq": _edgeq,
-    "ort-minmax": lambda data, output: _ort("MinMax", data, output),
-    "ort-percentile": lambda data, output: _ort("Percentile", data, output),
-    "ort-entropy": lambda data, output: _ort("Entropy", data, output),
+    "ort-minmax": lambda data, output: onnxruntime("MinMax", data, output),
+    "ort-percentile": lambda data, output: onnxruntime("Percentile", data, output),
+    "ort-entropy": lambda data, output: onnxruntime("Entropy", data, output),
     "nncf": lambda data, output: _nncf(False, data, output),
     "nncf-full": lambda data, output: _nncf(True, data, output),
     "nncf-full-openvino": _nncf_openvino,
 }
 
 
-def main() -> None:
+def main(methods: Mapping[str, Method] = METHODS) -> None:
     """Run one quantizer on one labelled set."""
     method, name, output = sys.argv[1], sys.argv[2], Path(sys.argv[3]).resolve()
     logging.disable(logging.WARNING)
     data = SETS[name]()
-    run = METHODS[method](data, output)
+    run = methods[method](data, output)
     before = peak_mib()
     start = time.perf_counter()
     run()
     seconds = time.perf_counter() - start
-    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib() - before}))
+    peak = peak_mib()
+    print(json.dumps({"seconds": seconds, "peak_mib": peak - before, "process_mib": peak}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""What TensorRT's compiler makes of a QDQ file, whoever wrote it: precisions, bytes moved, size, time.
+
+    python benchmarks/peers/tensorrt_engines.py FILE.onnx … [--sm 86,120]
+
+Nothing is taken from the tool that wrote the file: what was meant to be quantized is read off the file, what
+is quantized off the compiler's layer table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from edgeq.calibration.types import Arrays
+from edgeq.compiler.load import load
+from edgeq.compiler.plan import NodePlan, Plan, Precision
+from edgeq.errors import EdgeqError
+from edgeq.targets.tensorrt.backend.build import build_engine
+from edgeq.targets.tensorrt.backend.request import BuildRequest
+from edgeq.targets.tensorrt.layers.coverage import PRODUCTS, coverage
+from edgeq.targets.tensorrt.layers.nodes import node_results
+from edgeq.targets.tensorrt.layers.parse import parse_table
+from edgeq.targets.tensorrt.layers.quantized import QuantizedGraph
+from edgeq.targets.tensorrt.profiles import make_profiles
+
+SM = (86, 120)
+
+
+def engine(path: Path, samples: Iterable[Arrays], sm: int, folder: Path) -> dict[str, Any]:
+    """Build one engine; profiles are derived from ``samples``, single inferences, as ``edgeq compile`` does.
+
+    ``planned``: Conv, Gemm and MatMul nodes whose inputs the file rounds or whose weights it stores in
+    integers; ``actual``: precision → how many of all of them; ``moved``: type → bytes read and written.
+    A file that the compiler refuses has only ``error``.
+    """
+    try:
+        profiles, _ = make_profiles(load(path), {}, samples)
+        request = BuildRequest(
+            backend="tensorrt-rtx", model=path, engine=folder / "model.engine", sm=(sm,), profiles=profiles
+        )
+        report = build_engine(request)
+        table = parse_table(report.tables[sm], sm)
+    except EdgeqError as error:
+        return {"sm": sm, "error": str(error)}
+    graph = ir.load(path)
+    results = node_results([table], graph, Plan(nodes={plan.name: plan for plan in _plans(graph)}))
+    found = coverage(table, results)
+    return {
+        "sm": sm,
+        "products": len(results),
+        "planned": sum(result.asked for result in results),
+        "actual": dict(Counter(result.actual for result in results)),
+        "missed": [result.name for result in results if result.missed],
+        "moved": found.moved,
+        "bytes": report.engine_bytes,
+        "seconds": report.seconds,
+        "peak_mb": report.peak_mb,
+    }
+
+
+def _plans(graph: ir.Model) -> Iterator[NodePlan]:
+    """What the file itself asks for."""
+    quantized = QuantizedGraph(graph)
+    for name, node in quantized.nodes.items():
+        if node.op_type in PRODUCTS:
+            stored = {weight.dtype for weight in quantized.stored_weights(node)}
+            computed = quantized.computed(node)
+            rounded = bool(computed) and all(quantized.rounded(value) is not None for value in computed)
+            precision: Precision = "int4" if ir.DataType.INT4 in stored else "int8" if rounded else "fp16"
+            yield NodePlan(name, node.op_type, precision, "", rounded or bool(stored))
+
+
+def main() -> None:
+    """Print one JSON line per file and compute capability."""
+    import tempfile
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--sm", default=",".join(map(str, SM)))
+    arguments = parser.parse_args()
+    for path in arguments.files:
+        for sm in map(int, arguments.sm.split(",")):
+            with tempfile.TemporaryDirectory() as folder:
+                print(json.dumps({"file": path.name, **engine(path, (), sm, Path(folder))}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
