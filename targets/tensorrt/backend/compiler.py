@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import glob
+import mmap
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeq.memory import peak_bytes, reset_peak
+from edgeq.targets.tensorrt.backend.configure import configure
+from edgeq.targets.tensorrt.backend.engine_file import Writer, engine_file, make_stream
 from edgeq.targets.tensorrt.backend.log import Heard, Listener, make_logger
+from edgeq.targets.tensorrt.backend.messages import error, parse_errors, refused, warnings
 from edgeq.targets.tensorrt.backend.monitor import Emit, make_monitor
-from edgeq.targets.tensorrt.backend.parts import part
-from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport, BuildRequest, Message
+from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport, BuildRequest
+from edgeq.targets.tensorrt.backend.timing_cache import store_timing_cache, use_timing_cache
 
 MODULES: dict[BackendName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
-
-class BuildRefusedError(Exception):
-    """The parser or the builder said no."""
-
-    def __init__(self, messages: tuple[Message, ...]) -> None:
-        super().__init__("; ".join(message.text for message in messages))
-        self.messages = messages
+# One engine for several GPUs is compiled once, for the oldest; Turing alone has other layers than the rest.
+_TURING = 75
+# Bytes of a model whose engine is written while it is built, rather than from memory.
+_LARGE = 64 << 20
+# Numbers of values that the compiler makes up, which differ from build to build.
+_MADE_UP = re.compile(r"__mye\d+")
 
 
 class Compiler:
@@ -40,105 +44,106 @@ class Compiler:
         """Build what ``request`` says.
 
         Raises:
-            BuildRefusedError: the compiler refuses it.
+            BuildRefusedError: the compiler refuses it, or a file cannot be written.
         """
         begin = perf_counter()
         reset_peak()
-        heard = self._listener.heard = Heard()
-        builder = self._trt.Builder(self._logger)
-        network = self._network(builder, request.model, heard)
-        written, tables = self._engine(builder, network, request, heard)
+        heard = self._listener.begin()
+        try:
+            size, table = self._build(request, heard)
+        except OSError as reason:
+            raise refused(heard, error(str(reason))) from reason
         return BuildReport(
             backend=self.backend,
             version=self._trt.__version__,
-            engine_bytes=written,
+            engine_bytes=size,
             seconds=perf_counter() - begin,
             peak_mb=peak_bytes() / 2**20,
-            tables=tables,
-            messages=_warnings(heard),
+            tables=dict.fromkeys(request.sm or (0,), table),
+            messages=warnings(heard),
         )
+
+    def _build(self, request: BuildRequest, heard: Heard) -> tuple[int, str]:
+        builder = self._builder(heard)
+        network = self._network(builder, request.model, heard)
+        classic = self.backend == "tensorrt"
+        with engine_file(request.engine, keep=classic) as file:
+            size = self._serialize(builder, network, request, request.sm, file, heard)
+            table = self._inspect(file, heard) if classic else "".join(heard.tables)
+        if _TURING in request.sm and len(request.sm) > 1:
+            self._compare_without_turing(builder, network, request, table, heard)
+        return size, table
+
+    def _builder(self, heard: Heard) -> Any:
+        try:
+            return self._trt.Builder(self._logger)
+        except TypeError as reason:
+            # The bindings' way to say that the library returned nothing.
+            raise refused(heard) from reason
 
     def _network(self, builder: Any, model: Path, heard: Heard) -> Any:
         trt = self._trt
-        typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        network = builder.create_network(typed)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, self._logger)
-        if parser.parse_from_file(os.fspath(model)):
-            return network
-        raise BuildRefusedError((*_parse_errors(parser), *_warnings(heard)))
-
-    def _engine(
-        self, builder: Any, network: Any, request: BuildRequest, heard: Heard
-    ) -> tuple[int, dict[int, str]]:
-        written = 0
-        tables: dict[int, str] = {}
-        if request.engine is not None or len(request.sm) < 2:
-            engine = self._serialize(builder, network, request, request.sm, heard)
-            written = _write(engine, request.engine)
-            if len(request.sm) < 2:
-                return written, {next(iter(request.sm), 0): "".join(heard.tables)}
-        for sm in request.sm:
-            heard.tables.clear()
-            self._serialize(builder, network, request, (sm,), heard)
-            tables[sm] = "".join(heard.tables)
-        return written, tables
+        if not parser.parse_from_file(os.fspath(model)):
+            raise refused(heard, *parse_errors(parser))
+        return network
 
     def _serialize(
-        self, builder: Any, network: Any, request: BuildRequest, sm: tuple[int, ...], heard: Heard
-    ) -> Any:
-        config = self._config(builder, request, sm)
-        engine = builder.build_serialized_network(network, config)
-        if engine is None:
-            raise BuildRefusedError((*_errors(heard), *_warnings(heard)))
-        return engine
-
-    def _config(self, builder: Any, request: BuildRequest, sm: tuple[int, ...]) -> Any:
-        trt = self._trt
-        config = builder.create_builder_config()
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        self,
+        builder: Any,
+        network: Any,
+        request: BuildRequest,
+        sm: tuple[int, ...],
+        file: BinaryIO,
+        heard: Heard,
+    ) -> int:
+        """Build into ``file``; returns the size in bytes."""
+        config = configure(self._trt, builder, request, sm, heard)
         config.progress_monitor = self._monitor
-        if sm:
-            config.num_compute_capabilities = len(sm)
-        for index, capability in enumerate(sm):
-            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability}"), index)
-        if request.weight_streaming:
-            config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-        if request.optimization_level is not None:
-            config.builder_optimization_level = request.optimization_level
-        if request.workspace_mb is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_mb << 20)
-        for profile in _profiles(builder, request):
-            config.add_optimization_profile(profile)
-        return config
+        if request.timing_cache is not None:
+            heard.warnings.extend(filter(None, [use_timing_cache(config, request.timing_cache)]))
+        writer = Writer(file)
+        if not self._write(builder, network, config, writer, large=_size(request.model) > _LARGE):
+            reasons = () if writer.failure is None else (error(str(writer.failure)),)
+            raise refused(heard, *reasons)
+        if request.timing_cache is not None:
+            store_timing_cache(config, request.timing_cache)
+        return writer.bytes
+
+    def _write(self, builder: Any, network: Any, config: Any, writer: Writer, *, large: bool) -> bool:
+        # Not in the first versions of TensorRT 10. It has a buffer of 64 MiB, too slow for small models.
+        if large and hasattr(builder, "build_serialized_network_to_stream"):
+            stream = make_stream(self._trt, writer)
+            return bool(builder.build_serialized_network_to_stream(network, config, stream))
+        engine = builder.build_serialized_network(network, config)
+        return engine is not None and writer.write(engine) > 0
+
+    def _inspect(self, file: BinaryIO, heard: Heard) -> str:
+        """The layer table of a finished engine as JSON; it needs the GPU that the engine was built for."""
+        file.flush()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            engine = self._trt.Runtime(self._logger).deserialize_cuda_engine(content)
+        if engine is None:
+            raise refused(heard)
+        inspector = engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+    def _compare_without_turing(
+        self, builder: Any, network: Any, request: BuildRequest, table: str, heard: Heard
+    ) -> None:
+        later = tuple(sm for sm in request.sm if sm != _TURING)
+        heard.tables.clear()
+        with engine_file(None, keep=False) as nowhere:
+            self._serialize(builder, network, request, later, nowhere, heard)
+        if _MADE_UP.sub("", "".join(heard.tables)) != _MADE_UP.sub("", table):
+            names = ", ".join(f"SM{sm}" for sm in later)
+            heard.warnings.append(
+                f"The engine is compiled once for all its GPUs, as SM75 needs it: {names} alone would have "
+                "other layers. Build one engine for SM75 and one for the others."
+            )
 
 
-def _profiles(builder: Any, request: BuildRequest) -> Iterator[Any]:
-    for shapes in request.profiles:
-        profile = builder.create_optimization_profile()
-        for name, shape in shapes.items():
-            profile.set_shape(name, shape.min, shape.opt, shape.max)
-        yield profile
-
-
-def _write(engine: Any, path: Path | None) -> int:
-    if path is not None:
-        unfinished = part(path, os.getpid())
-        unfinished.write_bytes(engine)
-        unfinished.replace(path)
-    return int(engine.nbytes)
-
-
-def _parse_errors(parser: Any) -> Iterator[Message]:
-    for index in range(parser.num_errors):
-        error = parser.get_error(index)
-        yield Message(
-            severity="error", text=error.desc(), node=error.node_name(), op_type=error.node_operator()
-        )
-
-
-def _errors(heard: Heard) -> tuple[Message, ...]:
-    return tuple(Message(severity="error", text=text) for text in heard.errors)
-
-
-def _warnings(heard: Heard) -> tuple[Message, ...]:
-    return tuple(Message(severity="warning", text=text) for text in heard.warnings)
+def _size(model: Path) -> int:
+    """Bytes of an ONNX file and of the files beside it that hold its weights (``model.onnx.data``)."""
+    return sum(file.stat().st_size for file in model.parent.glob(f"{glob.escape(model.name)}*"))

@@ -1,41 +1,40 @@
-"""The compiler's log: warnings and errors are kept as messages, layer tables as text, the rest is dropped."""
+"""The compiler's log: warnings, errors and layer tables are kept, the rest is only listened to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 _TABLE = "Layers:\n"
-# Without a GPU every build error is followed by a failed call of the CUDA runtime, which says nothing of it.
-_NO_DRIVER = (
-    "cudaError 35",
-    "Cuda initialization failure with error: 35",
-    "CUDA initialization failure with error: 35",
-)
 
 
+@dataclass(frozen=True)
 class Heard:
-    """What one build has said."""
+    """What one build has said, in order."""
 
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.warnings: list[str] = []
-        self.tables: list[str] = []
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
 
 
 class Listener:
-    """Where messages of the process's one logger go: to ``heard``, which each build replaces by its own."""
+    """Where the process's one logger brings its messages; every build has a new ``heard``."""
 
     def __init__(self, said: Callable[[str], None]) -> None:
         self.heard = Heard()
         self._said = said
 
+    def begin(self) -> Heard:
+        """Forget what was heard before."""
+        self.heard = Heard()
+        return self.heard
+
     def take(self, severity: str, text: str) -> None:
-        """Keep a message; ``severity`` is the name of the compiler's."""
+        """Keep a message if it matters; ``severity`` is the compiler's name of it."""
         self._said(text)
         if severity in ("ERROR", "INTERNAL_ERROR"):
-            if not any(noise in text for noise in _NO_DRIVER):
-                self.heard.errors.append(text)
+            self.heard.errors.append(text)
         elif severity == "WARNING":
             self.heard.warnings.append(text)
         elif text.startswith(_TABLE):

@@ -114,7 +114,9 @@ class Worker:
 
     def _died(self) -> WorkerDiedError:
         code = self._process.wait(_GRACE)
-        return WorkerDiedError(_how(code), said.read(self._said) or self._last_line())
+        # Only an exception of Python has a last line worth more than the compiler's.
+        last = (self._last_line(), said.read(self._said))
+        return WorkerDiedError(_how(code), next(filter(None, last if code > 0 else reversed(last)), ""))
 
     def _last_line(self) -> str:
         lines = self._stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()

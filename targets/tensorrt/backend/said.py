@@ -16,7 +16,7 @@ class LastSaid:
             self._map = mmap.mmap(file.fileno(), _BYTES)
 
     def __call__(self, text: str) -> None:
-        self._map[:] = text.encode(errors="replace")[:_BYTES].ljust(_BYTES, b"\0")
+        self._map[:] = text[:_BYTES].encode(errors="replace")[:_BYTES].ljust(_BYTES, b"\0")
 
 
 def prepare(path: Path) -> None:

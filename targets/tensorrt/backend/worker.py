@@ -16,7 +16,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO, cast
 
-from edgeq.targets.tensorrt.backend.compiler import BuildRefusedError, Compiler
+from edgeq.targets.tensorrt.backend.compiler import Compiler
+from edgeq.targets.tensorrt.backend.messages import BuildRefusedError
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildRequest
 from edgeq.targets.tensorrt.backend.said import LastSaid
 
