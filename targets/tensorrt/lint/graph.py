@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
 from edgeq.targets.tensorrt.lint.constants import Constants
+from edgeq.targets.tensorrt.lint.float_types import FloatTypes
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 # Ops with INT8 arithmetic: input index of the activations, of the weights (or second matrix).
@@ -21,8 +22,9 @@ MATRIX = ("MatMul", "Gemm")
 # Ops that the compiler runs in INT8 where a DequantizeLinear comes before them: they only move values.
 CARRIERS = frozenset(
     {
-        "MaxPool", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Pad",
-        "Identity", "DepthToSpace", "SpaceToDepth", "Tile", "Expand", "Gather",
+        "MaxPool", "GlobalMaxPool", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice",
+        "Split", "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Tile", "Expand", "Gather", "Abs",
+        "Neg",
     }
 )  # fmt: skip
 
@@ -99,6 +101,11 @@ class Graph:
         return {n: self._quantizer(n) for n in self.nodes if is_quantizer(n)}
 
     @cached_property
+    def types(self) -> FloatTypes:
+        """Element types as the compiler gives them."""
+        return FloatTypes.of(self.nodes, self.opset, self.constants)
+
+    @cached_property
     def has_activations(self) -> bool:
         """Whether any activations are quantized, or only weights."""
         return any(q.node.op_type == QUANTIZE and not q.of_weights for q in self.quantizers.values())
@@ -112,7 +119,7 @@ class Graph:
     def operand(self, node: ir.Node, index: int) -> Operand:
         """Follow input ``index`` back to its DequantizeLinear."""
         value = node.inputs[index]
-        carriers: list[ir.Node] = []
+        carriers: list[ir.Node] = []  # from the op backwards
         while value is not None:
             producer = value.producer()
             if producer is None or self.constants.known(value):
@@ -137,8 +144,19 @@ class Graph:
         if node.op_type in CARRIERS:
             return True
         if node.op_type == "Cast":
-            return _same_type(node)
+            return self.types.narrows(node)
+        if node.op_type == "Pad":
+            return self._pads_zeros(node)
         return node.op_type == "Concat" and self.one_scale(node)
+
+    def _pads_zeros(self, node: ir.Node) -> bool:
+        """Padding with 0 or with values of the tensor itself; the mode before opset 2 is no matter here."""
+        mode = node.attributes.get("mode")
+        if mode is not None and mode.as_string() != "constant":
+            return True
+        value = node.inputs[2] if len(node.inputs) > 2 else None
+        number = self.constants.array(value)
+        return value is None or (number is not None and not number.any())
 
     def one_scale(self, node: ir.Node) -> bool:
         """Whether all inputs of a Concat are dequantized with the same scale."""
@@ -202,8 +220,3 @@ def integer(node: ir.Node, name: str, default: int) -> int:
 def rank(value: ir.Value | None) -> int | None:
     """Number of dimensions, None where it is not known."""
     return None if value is None or value.shape is None else len(value.shape)
-
-
-def _same_type(node: ir.Node) -> bool:
-    source = node.inputs[0]
-    return source is not None and source.dtype is not None and source.dtype == node.outputs[0].dtype

@@ -7,9 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.targets.tensorrt.lint.graph import DEQUANTIZE, QUANTIZE, Graph, Problem, Quantizer
+from edgeq.targets.tensorrt.lint.graph import (
+    DEQUANTIZE,
+    MATRIX,
+    QUANTIZE,
+    Graph,
+    Problem,
+    Quantizer,
+)
 
-_EIGHT_BITS = (ir.DataType.INT8, ir.DataType.UINT8)
 _SYMMETRIC = "Quantize symmetrically: int8 codes with the zero point 0."
 _UNREADABLE = {
     ir.DataType.INT16: "INT16", ir.DataType.UINT16: "UINT16", ir.DataType.UINT4: "UINT4",
@@ -17,6 +23,8 @@ _UNREADABLE = {
     ir.DataType.FLOAT8E5M2: "FP8 E5M2", ir.DataType.FLOAT8E5M2FNUZ: "FP8 E5M2FNUZ",
     ir.DataType.FLOAT8E4M3FNUZ: "FP8 E4M3FNUZ",
 }  # fmt: skip
+_FP8 = ir.DataType.FLOAT8E4M3FN
+_TAKEN = {ir.DataType.INT8, ir.DataType.INT4, _FP8}
 # Smallest float16 that has all its bits.
 _SMALLEST_HALF = 2.0**-14
 
@@ -106,6 +114,59 @@ def endless_scale(graph: Graph) -> Iterator[Problem]:
                 f"its scale is {_first(scale[wrong])}, and the engine is built all the same",
                 "Calibrate again without infinite values in the data.",
             )
+
+
+def empty_zero_point(graph: Graph) -> Iterator[Problem]:
+    """A zero point that is written as an empty name."""
+    for quantizer in graph.quantizers.values():
+        if len(quantizer.node.inputs) > 2 and quantizer.node.inputs[2] is None:
+            yield Problem(
+                quantizer.node,
+                "its third input, the zero point, has an empty name",
+                "Leave the third input out, or give the zero point 0.",
+            )
+
+
+def mixed_floats(graph: Graph) -> Iterator[Problem]:
+    """Float types that meet in an op; a DequantizeLinear writes the type of its scale."""
+    for node in graph.nodes:
+        inputs = graph.types.mixed(node)
+        if inputs:
+            shown = ", ".join(f"{value.name!r} {kind.name}" for value, kind in inputs)
+            yield Problem(
+                node,
+                f"its inputs are of different types: {shown}",
+                "Give scales and biases the type of the graph around them: the type of a scale is that of "
+                "what its DequantizeLinear writes.",
+            )
+
+
+def mixed_codes(graph: Graph) -> Iterator[Problem]:
+    """An op with quantized inputs of different 8-bit types, or FP8 with INT4."""
+    for node in graph.computing("Conv", *MATRIX):
+        sides = [graph.operand(node, index).quantizer for index in (0, 1)]
+        kinds = {side.codes for side in sides if side is not None and side.codes is not None}
+        if len(kinds) == 2 and kinds <= _TAKEN and (_FP8 in kinds or node.op_type == "Conv"):
+            shown = " and ".join(sorted(kind.name for kind in kinds))
+            yield Problem(node, f"its inputs are quantized to {shown}", "Quantize both to one type.")
+
+
+def old_opset(graph: Graph) -> Iterator[Problem]:
+    """Codes or blocks that the declared opset does not have: TensorRT takes them, ONNX Runtime does not."""
+    for quantizer in graph.quantizers.values():
+        needed = _opset(quantizer)
+        if quantizer.node.domain == "" and graph.opset < needed:
+            yield Problem(
+                quantizer.node,
+                f"what it holds came with opset {needed}, the model declares opset {graph.opset}",
+                f"Export with opset {needed} or newer, so that other tools read the model as well.",
+            )
+
+
+def _opset(quantizer: Quantizer) -> int:
+    if quantizer.block or (quantizer.codes is not None and quantizer.codes.bitwidth == 4):
+        return 21
+    return 19 if quantizer.codes is not None and "FLOAT8" in quantizer.codes.name else 10
 
 
 def small_scale(graph: Graph) -> Iterator[Problem]:

@@ -7,20 +7,41 @@ from collections.abc import Iterator
 from edgeq.targets.tensorrt.lint.graph import Graph, Problem
 
 _STATIC = (
-    "Quantize statically with QuantizeLinear and DequantizeLinear: dynamic INT8 is no scheme of TensorRT."
+    "Quantize statically, with QuantizeLinear and DequantizeLinear: dynamic INT8 is no scheme of TensorRT."
 )
 _QDQ = "Quantize in the QDQ form (quantize_static: quant_format=QuantFormat.QDQ)."
+_BLOCKS = "Write the weights as a DequantizeLinear in blocks, with a MatMul."
 # Operators that hold quantized arithmetic in another form → what to do instead.
 INTEGER_OPS = {
-    "DynamicQuantizeLinear": _STATIC,
-    "MatMulInteger": _STATIC,
-    "ConvInteger": _STATIC,
-    "DynamicQuantizeMatMul": _STATIC,
-    "DynamicQuantizeLSTM": _STATIC,
-    "MatMulIntegerToFloat": _STATIC,
-    "QLinearConv": _QDQ,
-    "QLinearMatMul": _QDQ,
-}
+    "DynamicQuantizeLinear": _STATIC, "MatMulInteger": _STATIC, "ConvInteger": _STATIC,
+    "DynamicQuantizeMatMul": _STATIC, "DynamicQuantizeLSTM": _STATIC, "MatMulIntegerToFloat": _STATIC,
+    "MatMulInteger16": _STATIC, "QAttention": _STATIC, "QEmbedLayerNormalization": _STATIC, "QGemm": _QDQ,
+    "QLinearConv": _QDQ, "QLinearMatMul": _QDQ, "QLinearAdd": _QDQ, "QLinearAveragePool": _QDQ,
+    "QLinearConcat": _QDQ, "QLinearGlobalAveragePool": _QDQ, "QLinearLeakyRelu": _QDQ, "QLinearMul": _QDQ,
+    "QLinearReduceMean": _QDQ, "QLinearSigmoid": _QDQ, "QLinearSoftmax": _QDQ, "QLinearWhere": _QDQ,
+    "MatMulNBits": _BLOCKS, "MatMulBnb4": _BLOCKS, "MatMulFpQ4": _BLOCKS,
+    "GatherBlockQuantized": "Write the table as a DequantizeLinear, with a Gather.",
+}  # fmt: skip
+# Operators of com.microsoft that the parser of TensorRT for RTX 1.7 imports without a plugin.
+MICROSOFT = frozenset(
+    {
+        "Attention", "CausalConvWithState", "DequantizeLinear", "GatherND", "Gelu", "GridSample",
+        "GroupQueryAttention", "LinearAttention", "MultiHeadAttention", "Pad", "QMoE", "QuantizeLinear",
+        "Range", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "Trilu",
+    }
+)  # fmt: skip
+# ONNX operators that the parser of TensorRT for RTX 1.7 does not have, without those named above.
+UNKNOWN = frozenset(
+    {
+        "AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr",
+        "BitwiseXor", "CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "CumProd", "DFT",
+        "DeformConv", "Det", "ImageDecoder", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
+        "NegativeLogLikelihoodLoss", "Optional", "OptionalGetElement", "OptionalHasElement",
+        "RegexFullMatch", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase",
+        "SequenceInsert", "SequenceLength", "SequenceMap", "SoftmaxCrossEntropyLoss", "SplitToSequence",
+        "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU", "TfIdfVectorizer", "Unique",
+    }
+)  # fmt: skip
 
 
 def integer_op(graph: Graph) -> Iterator[Problem]:
@@ -28,3 +49,19 @@ def integer_op(graph: Graph) -> Iterator[Problem]:
     for node in graph.nodes:
         if node.op_type in INTEGER_OPS and node.domain in ("", "com.microsoft"):
             yield Problem(node, f"TensorRT has no {node.op_type}", INTEGER_OPS[node.op_type])
+
+
+def unknown_op(graph: Graph) -> Iterator[Problem]:
+    """Other operators that the parser has not, those of ONNX Runtime included."""
+    local = {(function.domain, function.name) for function in graph.model.ir.functions.values()}
+    for node in graph.nodes:
+        if (node.domain, node.op_type) in local or node.op_type in INTEGER_OPS:
+            continue
+        if node.domain == "" and node.op_type in UNKNOWN:
+            yield Problem(node, f"TensorRT has no {node.op_type}", "Export the model without it.")
+        if node.domain == "com.microsoft" and node.op_type not in MICROSOFT:
+            yield Problem(
+                node,
+                f"{node.op_type} is an operator of ONNX Runtime alone",
+                "Quantize the model as it was exported, before ONNX Runtime's optimizer fuses it.",
+            )
