@@ -94,6 +94,11 @@ def quant_params(
     return scale, min(max(zero_point, lowest), highest)
 
 
+def float_scale(span: Range, largest: float, scale_dtype: ScaleDtype = "float32") -> np.float32:
+    """The scale that maps the larger side of ``span`` to the largest number of a float type."""
+    return _scale(max(-span.low, span.high) / largest, scale_dtype)
+
+
 def _scale(exact: float, dtype: ScaleDtype) -> np.float32:
     if exact == 0:
         return np.float32(1)

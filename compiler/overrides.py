@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -32,6 +32,22 @@ def resolve_overrides(
             raise _no_match(override.match, listed)
         found.update((node.name or "", (override.precision, override.match)) for node in matched)
     return found
+
+
+def check_precisions(
+    wanted: Mapping[str, tuple[Precision, str]], scheme: str, allowed: Collection[Precision]
+) -> None:
+    """Refuse overrides that ask for a precision that ``scheme`` cannot mix in.
+
+    Raises:
+        UsageError: naming the override.
+    """
+    for precision, pattern in wanted.values():
+        if precision not in allowed:
+            raise UsageError(
+                f"The override {pattern!r} asks for {precision}, which the scheme {scheme} has not.",
+                fix=f"It has: {', '.join(allowed)}.",
+            )
 
 
 def _matches(node: ir.Node, pattern: str) -> bool:

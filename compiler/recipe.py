@@ -10,6 +10,7 @@ Scheme = Literal[
     "fp32",
     "fp16",
     "int8-static",
+    "fp8-static",
     "int8-dynamic",
     "int8-weight",
     "int4-weight",
@@ -19,7 +20,7 @@ Scheme = Literal[
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 RangeMethod = Literal["auto", "minmax", "percentile", "entropy", "mse"]
-Precision = Literal["fp32", "fp16", "int8", "int4", "pal6", "pal4"]
+Precision = Literal["fp32", "fp16", "int8", "fp8", "int4", "pal6", "pal4"]
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgeq.calibration.types import DataSource
 from edgeq.compiler.model import Model
 from edgeq.compiler.quantize.dynamic import quantize_dynamic
+from edgeq.compiler.quantize.fp8_static import quantize_fp8_static
 from edgeq.compiler.quantize.fp16 import quantize_fp16
 from edgeq.compiler.quantize.fp32 import quantize_fp32
 from edgeq.compiler.quantize.int4_weight import quantize_int4_weight
@@ -33,17 +34,23 @@ class Request:
     progress: Progress
 
 
-def _static(request: Request) -> Quantized:
-    if request.calibration is None:
-        raise missing_calibration(request.recipe.scheme)
-    return quantize_static(
-        request.model,
-        request.capabilities,
-        request.recipe,
-        request.calibration,
-        threads=request.threads,
-        progress=request.progress,
-    )
+_Calibrated = Callable[..., Quantized]
+
+
+def _calibrated(handler: _Calibrated) -> Callable[[Request], Quantized]:
+    def run(request: Request) -> Quantized:
+        if request.calibration is None:
+            raise missing_calibration(request.recipe.scheme)
+        return handler(
+            request.model,
+            request.capabilities,
+            request.recipe,
+            request.calibration,
+            threads=request.threads,
+            progress=request.progress,
+        )
+
+    return run
 
 
 _DataFree = Callable[..., Quantized]
@@ -59,7 +66,8 @@ def _data_free(handler: _DataFree) -> Callable[[Request], Quantized]:
 HANDLERS: dict[Scheme, Callable[[Request], Quantized]] = {
     "fp32": _data_free(quantize_fp32),
     "fp16": _data_free(quantize_fp16),
-    "int8-static": _static,
+    "int8-static": _calibrated(quantize_static),
+    "fp8-static": _calibrated(quantize_fp8_static),
     "int8-dynamic": _data_free(quantize_dynamic),
     "int8-weight": _data_free(quantize_int8_weight),
     "int4-weight": _data_free(quantize_int4_weight),
@@ -67,7 +75,7 @@ HANDLERS: dict[Scheme, Callable[[Request], Quantized]] = {
     "palettize-4": _data_free(quantize_palettize),
 }
 
-NEEDS_CALIBRATION: frozenset[Scheme] = frozenset({"int8-static"})
+NEEDS_CALIBRATION: frozenset[Scheme] = frozenset({"int8-static", "fp8-static"})
 
 
 def missing_calibration(scheme: Scheme) -> DataError:

@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
-from edgeq.compiler.overrides import resolve_overrides
+from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan
-from edgeq.compiler.quantize.fp16_plan import check_precisions, plan_fp16
+from edgeq.compiler.quantize.fp16_plan import plan_fp16
 from edgeq.compiler.quantize.fp16_types import takes_half
 from edgeq.compiler.quantize.narrowing import Caster, NarrowConstants
 from edgeq.compiler.quantize.result import Quantized
@@ -41,7 +41,7 @@ def quantize_fp16(
     name_nodes(result.ir)
     nodes = list(result.ir.graph.all_nodes())
     wanted = resolve_overrides(nodes, recipe.overrides)
-    check_precisions(wanted)
+    check_precisions(wanted, recipe.scheme, ("fp16", "fp32"))
     state = Rewriter(result.ir, capabilities, recipe)
     weights = NarrowConstants(state)
     precisions = _Precisions(state, weights, wanted)

@@ -8,12 +8,11 @@ import onnx_ir as ir
 
 from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
-from edgeq.compiler.overrides import resolve_overrides
+from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.walk import computes_floats
 from edgeq.compiler.recipe import Precision, Recipe
-from edgeq.errors import UsageError
 
 Wishes = Mapping[str, tuple[Precision, str]]
 
@@ -28,22 +27,8 @@ def plan_fp16(model: Model, recipe: Recipe) -> Quantized:
     name_nodes(result.ir)
     nodes = list(result.ir.graph.all_nodes())
     wanted = resolve_overrides(nodes, recipe.overrides)
-    check_precisions(wanted)
+    check_precisions(wanted, recipe.scheme, ("fp16", "fp32"))
     return Quantized(result, Plan(nodes={node.name or "": _plan(node, wanted) for node in nodes}))
-
-
-def check_precisions(wanted: Wishes) -> None:
-    """Refuse overrides that ask for another precision than fp16 and fp32.
-
-    Raises:
-        UsageError: naming the override.
-    """
-    for precision, pattern in wanted.values():
-        if precision not in ("fp16", "fp32"):
-            raise UsageError(
-                f"The override {pattern!r} asks for {precision}, which the scheme fp16 has not.",
-                fix="It has: fp16, fp32.",
-            )
 
 
 def _plan(node: ir.Node, wanted: Wishes) -> NodePlan:

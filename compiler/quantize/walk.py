@@ -9,13 +9,12 @@ import onnx_ir as ir
 
 from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
-from edgeq.compiler.overrides import resolve_overrides
+from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan
 from edgeq.compiler.plan import Precision as Planned
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.recipe import Precision, Recipe
-from edgeq.errors import UsageError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
@@ -54,7 +53,7 @@ def quantize_nodes(
     name_nodes(result.ir)
     nodes = list(result.ir.graph.all_nodes())
     wanted = resolve_overrides(nodes, recipe.overrides)
-    _check_precisions(wanted, handlers, recipe)
+    check_precisions(wanted, recipe.scheme, ("fp32", *handlers))
     state = Rewriter(result.ir, capabilities, recipe)
     with (progress or SilentProgress()).task(f"Quantizing ({recipe.scheme})", len(nodes)) as advance:
         for node in nodes:
@@ -101,14 +100,3 @@ def computes_floats(node: ir.Node) -> bool:
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
         return True
     return any(output.dtype is None or output.dtype.is_floating_point() for output in node.outputs)
-
-
-def _check_precisions(
-    wanted: Mapping[str, tuple[Precision, str]], handlers: Mapping[Precision, Handlers], recipe: Recipe
-) -> None:
-    for precision, pattern in wanted.values():
-        if precision != "fp32" and precision not in handlers:
-            raise UsageError(
-                f"The override {pattern!r} asks for {precision}, which the scheme {recipe.scheme} has not.",
-                fix=f"It has: fp32, {', '.join(handlers)}.",
-            )

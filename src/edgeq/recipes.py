@@ -19,7 +19,7 @@ READ_BY: Mapping[str, frozenset[Scheme]] = {
     "bias_correction": frozenset({"int8-static"}),
     "smoothing": frozenset({"int8-static"}),
     "saturation_safe": frozenset({"int8-static", "int8-dynamic"}),
-    "calibration_samples": frozenset({"int8-static"}),
+    "calibration_samples": frozenset({"int8-static", "fp8-static"}),
     "block_size": frozenset({"int8-weight", "int4-weight"}),
     "symmetric_weights": frozenset({"int8-weight", "int4-weight"}),
     "accuracy_level": frozenset({"int8-weight", "int4-weight"}),

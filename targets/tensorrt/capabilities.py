@@ -80,7 +80,7 @@ _SCALE_DTYPES: dict[HighPrecision, ScaleDtype] = {"fp16": "float16", "bf16": "bf
 
 _CAPABILITIES = Capabilities(
     target="tensorrt",
-    schemes=("fp32", "fp16", "int8-static", "int8-weight", "int4-weight"),
+    schemes=("fp32", "fp16", "int8-static", "fp8-static", "int8-weight", "int4-weight"),
     activation_dtype="int8",
     symmetric_activations=True,
     int8_form="INT8 inputs",

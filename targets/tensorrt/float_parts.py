@@ -23,7 +23,16 @@ _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape"})
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ANGLES = frozenset({"Sin", "Cos"})
 _DATA = frozenset(
-    {"Attention", "Conv", "Gather", "Gemm", "LayerNormalization", "RMSNormalization", "Softmax", *_QUANTIZATION}
+    {
+        "Attention",
+        "Conv",
+        "Gather",
+        "Gemm",
+        "LayerNormalization",
+        "RMSNormalization",
+        "Softmax",
+        *_QUANTIZATION,
+    }
 )
 
 Reasons = dict[ir.Node, str]

@@ -52,10 +52,13 @@ class TensorRTTarget:
 
     def options(self, given: Mapping[str, str], recipe: Recipe) -> TensorRTOptions:
         """Backend, compute capabilities, precision of the rest, dimensions; see ``docs/tensorrt.md``."""
+        from edgeq.targets.tensorrt.backend.choose import compute_capabilities
         from edgeq.targets.tensorrt.options import parse_options
+        from edgeq.targets.tensorrt.scheme_needs import refuse_older
 
         options = parse_options(given)
         options.refuse_unused(recipe.scheme)
+        refuse_older(recipe.scheme, compute_capabilities(options))
         return options
 
     def lint(self, model: Model, options: TensorRTOptions) -> list[Finding]:

@@ -57,8 +57,8 @@ def compile_command(
             "--scheme",
             "-s",
             metavar="NAME",
-            help="fp32, fp16, int8-static (needs calibration data), int8-dynamic, int8-weight, int4-weight, "
-            "palettize-4, palettize-6 (see: edgeq targets).",
+            help="fp32, fp16, int8-static, fp8-static (these two need calibration data), int8-dynamic, "
+            "int8-weight, int4-weight, palettize-4, palettize-6 (see: edgeq targets).",
         ),
     ],
     target: Annotated[
