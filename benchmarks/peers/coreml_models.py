@@ -20,9 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fresh import fresh, peak_mib
-from labelled import SETS, LabelledSet
+from labelled import SETS
 
 # The sizes that the peer's conversion and ours are given; batch is 1.
 SIZES = {"minilm-sst2": {"sequence_length": 64}}
@@ -53,7 +52,7 @@ def compile_set(name: str, samples: int | None, folder: Path) -> dict[str, Any]:
     checks = {check.name: check.found for check in result.manifest.checks}
     found = edgeq.bench(
         result.folder,
-        evaluation=_evaluation(data, samples),
+        evaluation=data.labelled_evaluation(samples),
         metrics=[data.metric, "sqnr"],
         options=edgeq.BenchOptions(parts=("size", "accuracy")),
     ).measurements
@@ -73,12 +72,6 @@ def compile_set(name: str, samples: int | None, folder: Path) -> dict[str, Any]:
         "seconds": seconds,
         "peak_mib": peak,
     }
-
-
-def _evaluation(data: LabelledSet, samples: int | None) -> dict[str, Any]:
-    count = len(data.labels)
-    chosen = np.linspace(0, count - 1, min(samples or count, count)).astype(int)
-    return {**{n: values[chosen] for n, values in data.evaluation.items()}, "label": data.labels[chosen]}
 
 
 def convert_by_edgeq(name: str, _samples: int | None, folder: Path) -> dict[str, Any]:

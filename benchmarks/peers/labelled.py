@@ -36,6 +36,12 @@ class LabelledSet:
     labels: np.ndarray[Any, Any]
     metric: str
 
+    def labelled_evaluation(self, samples: int | None = None) -> Arrays:
+        """Evaluation inputs with their ``label``; ``samples`` of them, spread over the set."""
+        count = len(self.labels)
+        chosen = np.linspace(0, count - 1, min(samples or count, count)).astype(int)
+        return {**{n: values[chosen] for n, values in self.evaluation.items()}, "label": self.labels[chosen]}
+
 
 def _images(folder: Path, limit: int | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Read JPEGs as BGR minus the Caffe mean, NCHW float32, centre-cropped to 227."""

@@ -21,7 +21,7 @@ from evaluate import metric, outputs, session, sqnr
 from fresh import fresh
 from labelled import SETS, Arrays, LabelledSet
 from records import Records, Row
-from tensorrt_engines import SM, engine
+from tensorrt_engines import SM, engine, products
 
 from edgeq.errors import TargetError
 
@@ -133,7 +133,7 @@ def markdown(name: str, method: str, found: Row) -> str:
         f"{100 * found['quantized']:.2f} {found['metric']} of {100 * found['fp32']:.2f}",
         f"{found['flips']} of {found['samples']}",
         f"{found['sqnr_db']:.1f}",
-        *map(_products, engines),
+        *map(products, engines),
         f"{sum(first['moved'].values()) / 1e6:.2f}" if first else "",
         f"{first['bytes'] / 1e3:.0f}" if first else "",
         f"{found['file_bytes'] / 1e3:.0f}",
@@ -143,12 +143,3 @@ def markdown(name: str, method: str, found: Row) -> str:
         f"{found['peak_mib']:.0f}",
     ]
     return "| " + " | ".join(cells) + " |"
-
-
-def _products(found: Row) -> str:
-    if "error" in found:
-        return f"refused: {found['error'][:200]}".replace("|", "/")
-    actual = found["actual"]
-    ours = " + ".join(f"{actual[p]} {p}" for p in ("int8", "int4", "int8-weight", "fp8") if p in actual)
-    missed = f" ({len(found['missed'])} missed)" if found["missed"] else ""
-    return f"{ours or 'none'} of {found['products']}{missed}"

@@ -13,9 +13,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
+from records import Row
 
 from edgeq.calibration.types import Arrays
 from edgeq.compiler.load import load
@@ -23,32 +23,48 @@ from edgeq.compiler.plan import NodePlan, Plan, Precision
 from edgeq.errors import EdgeqError
 from edgeq.targets.tensorrt.backend.build import build_engine
 from edgeq.targets.tensorrt.backend.request import BuildRequest
+from edgeq.targets.tensorrt.files import ENGINE
 from edgeq.targets.tensorrt.layers.coverage import PRODUCTS, coverage
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.parse import parse_table
 from edgeq.targets.tensorrt.layers.quantized import QuantizedGraph
 from edgeq.targets.tensorrt.profiles import make_profiles
+from edgeq.targets.tensorrt.settings import Settings
 
 SM = (86, 120)
 
 
-def engine(path: Path, samples: Iterable[Arrays], sm: int, folder: Path) -> dict[str, Any]:
+def engine(path: Path, samples: Iterable[Arrays], sm: int, folder: Path) -> Row:
     """Build one engine; profiles are derived from ``samples``, single inferences, as ``edgeq compile`` does.
 
-    ``planned``: Conv, Gemm and MatMul nodes whose inputs the file rounds or whose weights it stores in
-    integers; ``actual``: precision → how many of all of them; ``moved``: type → bytes read and written.
-    A file that the compiler refuses has only ``error``.
+    A file that the compiler refuses has only ``error``; see :func:`facts` for the others.
     """
     try:
         profiles, _ = make_profiles(load(path), {}, samples)
-        request = BuildRequest(
-            backend="tensorrt-rtx", model=path, engine=folder / "model.engine", sm=(sm,), profiles=profiles
+        return facts(
+            BuildRequest(
+                backend="tensorrt-rtx", model=path, engine=folder / ENGINE, sm=(sm,), profiles=profiles
+            )
         )
-        report = build_engine(request)
-        table = parse_table(report.tables[sm], sm)
     except EdgeqError as error:
         return {"sm": sm, "error": str(error)}
-    graph = ir.load(path)
+
+
+def built(artefact: Path, sm: int, folder: Path) -> Row:
+    """Build the engine of an artefact again, for one compute capability."""
+    request = Settings.read(artefact).request(artefact, engine=True)
+    return facts(request.model_copy(update={"sm": (sm,), "engine": folder / ENGINE}))
+
+
+def facts(request: BuildRequest) -> Row:
+    """Build for one compute capability.
+
+    ``planned``: Conv, Gemm and MatMul nodes whose inputs the file rounds or whose weights it stores in
+    integers; ``actual``: precision → how many of all of them; ``moved``: type → bytes read and written.
+    """
+    report = build_engine(request)
+    (sm,) = request.sm
+    table, graph = parse_table(report.tables[sm], sm), ir.load(request.model)
     results = node_results([table], graph, Plan(nodes={plan.name: plan for plan in _plans(graph)}))
     found = coverage(table, results)
     return {
@@ -74,6 +90,16 @@ def _plans(graph: ir.Model) -> Iterator[NodePlan]:
             rounded = bool(computed) and all(quantized.rounded(value) is not None for value in computed)
             precision: Precision = "int4" if ir.DataType.INT4 in stored else "int8" if rounded else "fp16"
             yield NodePlan(name, node.op_type, precision, "", rounded or bool(stored))
+
+
+def products(found: Row) -> str:
+    """In words: how many Conv, Gemm and MatMul nodes run quantized, and of how many that were to."""
+    if "error" in found:
+        return f"refused: {found['error'][:200]}".replace("|", "/")
+    actual = found["actual"]
+    ours = " + ".join(f"{actual[p]} {p}" for p in ("int8", "fp8", "int4", "int8-weight") if p in actual)
+    missed = f" ({len(found['missed'])} missed)" if found["missed"] else ""
+    return f"{ours or 'none'} of {found['products']}{missed}"
 
 
 def main() -> None:
