@@ -110,6 +110,7 @@ class Gate:
             parts += _markdown_table(head, [_markdown_row(row) for row in rows])
         for outcome in self.outcomes:
             if outcome.measurements:
+                parts += [f"\n❌ {_cell(finding)}" for finding in outcome.measurements.findings]
                 parts += _markdown_metrics(outcome, outcome.measurements)
         return "\n".join(parts) + "\n"
 

@@ -14,7 +14,7 @@ from edgeq.benchmarks.latency import measure_latency
 from edgeq.benchmarks.load_time import load_time
 from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.memory import peak_memory
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import DEVICE, RESOURCES
 from edgeq.benchmarks.metrics import default_metrics, get_metric
 from edgeq.benchmarks.options import BenchOptions, Part
 from edgeq.benchmarks.size import measure_size
@@ -22,7 +22,7 @@ from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import DataSource
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import Runner
+from edgeq.targets.base import DeviceRunner, Runner
 
 __all__ = ["BenchOptions", "Subject", "measure"]
 
@@ -170,6 +170,12 @@ def _add_latency(job: _Job, ours: Runner, theirs: Runner | None, feeds: Feeds, r
     result.add(
         *measure_latency(ours, theirs, feeds, threads=threads, options=job.options, progress=job.progress)
     )
+    if isinstance(ours, DeviceRunner):
+        original = None if job.baseline is None else job.baseline.path
+        report = ours.measure_device(original, feeds.inputs, job.options, job.progress)
+        result.add(*report.measurements)
+        result.findings.extend(report.findings)
+        result.notes.extend(report.notes)
 
 
 def _add_fresh(job: _Job, feeds: Feeds, result: Measurements) -> None:
@@ -192,6 +198,8 @@ def _explain_what_is_missing(job: _Job, wanted: _Wanted, result: Measurements) -
             result.failures[name] = f"measuring {part} was switched off"
         elif part == "placement":
             result.failures[name] = f"target {job.artefact.target} does not say where operations run"
+        elif name in DEVICE:
+            result.failures[name] = f"target {job.artefact.target} has no device with such a clock here"
         elif part == "accuracy":
             result.failures[name] = "no evaluation data was given"
         else:

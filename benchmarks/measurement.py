@@ -85,11 +85,13 @@ class Measurements(Mapping[str, Measurement]):
     """Measurements by metric name, and in words what could not be measured.
 
     ``failures``: metric name → why it has no value. ``notes``: what the reader of the numbers must know.
+    ``findings``: what the numbers say is wrong, shown in red.
     """
 
     by_metric: dict[str, Measurement] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
 
     def __getitem__(self, metric: str) -> Measurement:
         return self.by_metric[metric]
@@ -111,11 +113,16 @@ class Measurements(Mapping[str, Measurement]):
             "metrics": [measurement.to_json() for measurement in self.values()],
             "failures": dict(self.failures),
             "notes": list(self.notes),
+            "findings": list(self.findings),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurements:
         """The inverse of :meth:`to_json`."""
-        result = cls(failures=dict(data.get("failures", {})), notes=list(data.get("notes", ())))
+        result = cls(
+            failures=dict(data.get("failures", {})),
+            notes=list(data.get("notes", ())),
+            findings=list(data.get("findings", ())),
+        )
         result.add(*(Measurement.from_json(entry) for entry in data["metrics"]))
         return result

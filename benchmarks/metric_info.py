@@ -31,6 +31,10 @@ def _cost(name: str, unit: Unit, what: str) -> MetricInfo:
     return MetricInfo(name, unit, higher_is_better=False, what=what, resource=True)
 
 
+def _speedup(name: str, what: str) -> MetricInfo:
+    return MetricInfo(name, "x", higher_is_better=True, what=what, has_baseline=False, resource=True)
+
+
 def _share(name: str, where: str, *, higher_is_better: bool = True) -> MetricInfo:
     what = f"share of the operations that {where}"
     return MetricInfo(name, "share", higher_is_better, what=what, has_baseline=False, resource=True)
@@ -48,19 +52,21 @@ RESOURCES: dict[str, MetricInfo] = {
         _cost("latency_mean", "s", "mean time of one inference"),
         _cost("peak_memory", "bytes", "memory of loading and running, above the bare runtime"),
         _cost("peak_memory_process", "bytes", "memory of the whole process that loads and runs"),
-        MetricInfo(
-            "speedup",
-            "x",
-            higher_is_better=True,
-            what="median time of the FP32 baseline divided by the artefact's",
-            has_baseline=False,
-            resource=True,
-        ),
+        _speedup("speedup", "median time of the FP32 baseline divided by the artefact's"),
+        _cost("device_p50", "s", "median time of one inference on the target's own device (GPU)"),
+        _cost("device_p90", "s", "time on the device that 90 % of the inferences keep"),
+        _cost("device_p99", "s", "time on the device that 99 % of the inferences keep"),
+        _cost("device_memory", "bytes", "memory of the device that loading and running takes"),
+        _speedup("speedup_fp16", "median time of an FP16 engine on the device divided by the artefact's"),
+        _speedup("speedup_fp32", "median time of an FP32 engine on the device divided by the artefact's"),
         _share("ane_share", "run on the Neural Engine"),
         _share("gpu_share", "run on the GPU"),
         _share("cpu_share", "run on the CPU", higher_is_better=False),
     )
 }
+
+# Only what has a device of its own, see ``DeviceRunner``.
+DEVICE = frozenset(name for name in RESOURCES if name.startswith(("device_", "speedup_fp")))
 
 
 def _quality(name: str) -> MetricInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from edgeq.calibration.affine import ScaleDtype
 from edgeq.calibration.types import Array, Arrays, DataSource, TensorSpec
@@ -225,10 +225,7 @@ class Measurable:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What a target has measured on a device of its own (a GPU).
-
-    ``findings`` say in words what is wrong with the artefact there, and are shown in red.
-    """
+    """What a runner has measured on a device of its own (a GPU); ``findings`` are shown in red."""
 
     measurements: tuple[Measurement, ...]
     findings: tuple[str, ...] = ()
@@ -247,6 +244,17 @@ class Runner(Protocol):
     def run(self, inputs: Arrays) -> dict[str, Array]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class DeviceRunner(Protocol):
+    """A runner with a device that has a clock of its own."""
+
+    def measure_device(
+        self, original: Path | None, feeds: Sequence[Arrays], options: BenchOptions, progress: Progress
+    ) -> DeviceReport:
+        """Time the artefact beside float versions of ``original``: the FP32 model or a folder with it."""
+        ...
 
 
 class Target(Protocol):
@@ -297,20 +305,6 @@ class Target(Protocol):
 
     def shares(self, folder: Path) -> Mapping[str, float]:
         """Metric → share (0 to 1) of the operations that run on each kind of processor; empty: unknown."""
-        ...
-
-    def measure_device(
-        self,
-        folder: Path,
-        original: Path | None,
-        feeds: Sequence[Arrays],
-        options: BenchOptions,
-        progress: Progress,
-    ) -> DeviceReport | None:
-        """Measure on a device of the target's own; None: it has none.
-
-        ``original`` is the FP32 ONNX model, ``feeds`` the inputs of single inferences.
-        """
         ...
 
     def runner(self, folder: Path, *, threads: int | None = None) -> Runner:

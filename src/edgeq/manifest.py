@@ -52,6 +52,7 @@ class Measured(_Strict):
     measurements: list[Measurement] = Field(default_factory=list)
     failures: dict[str, str] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+    findings: list[str] = Field(default_factory=list)
     verdicts: list[Verdict] = Field(default_factory=list)
     machine: Machine
     options: dict[str, Any] = Field(default_factory=dict)
@@ -74,6 +75,7 @@ class Measured(_Strict):
             measurements=list(measurements.values()),
             failures=dict(measurements.failures),
             notes=list(measurements.notes),
+            findings=list(measurements.findings),
             verdicts=list(verdicts),
             machine=machine,
             options=dict(options),
@@ -83,7 +85,9 @@ class Measured(_Strict):
 
     def as_measurements(self) -> Measurements:
         """The measurements by metric name."""
-        result = Measurements(failures=dict(self.failures), notes=list(self.notes))
+        result = Measurements(
+            failures=dict(self.failures), notes=list(self.notes), findings=list(self.findings)
+        )
         result.add(*self.measurements)
         return result
 

@@ -41,6 +41,7 @@ def render_report(manifest: Manifest) -> str:
     )
     sections = (
         _header(manifest),
+        *(el("p", f"✗ {finding}", class_="bad") for finding in _findings(manifest)),
         _tiles(manifest.measured),
         _budgets(manifest.measured),
         _measurements(manifest.measured),
@@ -84,6 +85,10 @@ def _badge(measured: Measured | None) -> Html:
 
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
+
+
+def _findings(manifest: Manifest) -> list[str]:
+    return manifest.measured.findings if manifest.measured else []
 
 
 def _tiles(measured: Measured | None) -> Html | None:

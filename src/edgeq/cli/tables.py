@@ -40,6 +40,7 @@ def result_view(result: CompileResult, said: Iterable[str] = ()) -> RenderableTy
     if result.measurements or result.measurements.failures:
         parts.append(measurement_table(result.measurements, {v.metric for v in result.verdicts}))
     parts += [failure_lines(result.measurements), verdict_lines(result.verdicts)]
+    parts += [Text(f"{MISSED} {finding}", style="bold red") for finding in result.measurements.findings]
     parts += [precision_lines(result.nodes), check_lines(result.manifest)]
     parts += [note_lines(result_notes(result), said)]
     parts.append(Text.assemble(("artefact  ", "bold"), shown_path(result.folder)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
@@ -15,6 +16,12 @@ from edgeq.targets.tensorrt.gpu.engine import Engine
 from edgeq.targets.tensorrt.gpu.execution import Execution
 from edgeq.targets.tensorrt.gpu.memory import open_cuda
 from edgeq.targets.tensorrt.settings import Settings
+
+# Only types: a fresh process that opens a runner must not pay for importing the compiler.
+if TYPE_CHECKING:
+    from edgeq.benchmarks.options import BenchOptions
+    from edgeq.progress import Progress
+    from edgeq.targets.base import DeviceReport
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class EngineRunner:
         settings = Settings.read(folder)
         check_built_for(settings, device)
         graph = settings.options.cuda_graph
+        self._folder = folder
         self._cuda = open_cuda()
         self._events: list[Any] = []
         try:
@@ -92,6 +100,14 @@ class EngineRunner:
         cuda.record(done)
         cuda.synchronize()
         return Timed(cuda.seconds(start, end), cuda.seconds(begin, done))
+
+    def measure_device(
+        self, original: Path | None, feeds: Sequence[Arrays], options: BenchOptions, progress: Progress
+    ) -> DeviceReport:
+        """Time the engine beside an FP16 and an FP32 engine of ``original``; see :mod:`.compare`."""
+        from edgeq.targets.tensorrt.gpu.compare import compare
+
+        return compare(self._folder, original, feeds, options, progress)
 
     def _marks(self) -> list[Any]:
         while len(self._events) < 4:

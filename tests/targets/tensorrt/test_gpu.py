@@ -134,7 +134,7 @@ def test_shapes_outside_of_all_profiles_are_refused() -> None:
         choose_profile((SMALL,), {"x": (9, 4)})
     assert str(refused.value) == (
         "The input 'x' has the shape [9, 4], and the engine was built for [1, 4] to [8, 4]. Give inputs "
-        "within, or compile with a wider range: -O dimension.NAME=MIN:OPT:MAX."
+        "within, or compile with a wider range: -O dimension.NAME=1..64@8."
     )
 
 
