@@ -67,7 +67,7 @@ def odd_columns(graph: Graph) -> Iterator[Problem]:
         if columns % 2 and not _one_row(stored):
             yield Problem(
                 stored.node,
-                f"it has {columns} output channels; with an odd number a kernel of its own unpacks INT4 weights",
+                f"it has {columns} output channels: with an odd number a kernel of its own unpacks the INT4",
                 "Pad the weights to an even number of output channels, or leave this op in float.",
             )
 

@@ -102,7 +102,7 @@ def idle(graph: Graph) -> Iterator[Problem]:
         if users and all(_never_int8(user) for user in users) and not quantizer.result.is_graph_output():
             yield Problem(
                 node,
-                f"what it rounds is read by the {users[0].op_type} {users[0].name!r}, which computes in float",
+                f"what it rounds is for the {users[0].op_type} {users[0].name!r}, which computes in float",
                 "Leave this tensor in float: it costs accuracy and gains nothing.",
             )
 

@@ -14,7 +14,11 @@ def one_side(graph: Graph) -> Iterator[Problem]:
     for node in graph.computing("Conv", *MATRIX):
         sides = (graph.operand(node, 0), graph.operand(node, 1))
         quantized = [side.quantizer is not None for side in sides]
-        if quantized[0] == quantized[1] or _behind(graph, node, quantized.index(False)) is not None:
+        if (
+            quantized[0] == quantized[1]
+            or _int4(sides)
+            or _behind(graph, node, quantized.index(False)) is not None
+        ):
             continue
         missing = quantized.index(False)
         if sides[1 - missing].constant and not graph.has_activations and node.op_type in MATRIX:
@@ -90,6 +94,12 @@ def _behind(graph: Graph, node: ir.Node, index: int) -> ir.Node | None:
         if value is not None and graph.operand(blocker, position).quantizer is not None:
             return blocker
     return None
+
+
+def _int4(sides: tuple[Operand, Operand]) -> bool:
+    """INT4 is for weights alone; a Conv with it has a rule of its own."""
+    kinds = [side.quantizer.codes for side in sides if side.quantizer is not None]
+    return ir.DataType.INT4 in kinds
 
 
 def _name(sides: tuple[Operand, Operand], index: int) -> str:

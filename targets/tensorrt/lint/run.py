@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgeq.compiler.model import Model
 from edgeq.targets.base import Finding
 from edgeq.targets.tensorrt.lint.graph import Graph
+from edgeq.targets.tensorrt.lint.shapes import with_shapes
 from edgeq.targets.tensorrt.lint.table import RULES
 from edgeq.targets.tensorrt.options import TensorRTOptions
 
@@ -14,7 +15,7 @@ def lint(model: Model, options: TensorRTOptions, sm: tuple[int, ...]) -> list[Fi
 
     ``model`` is any ONNX graph with QuantizeLinear and DequantizeLinear; weights are not read.
     """
-    graph = Graph(model, sm)
+    graph = Graph(with_shapes(model), sm)
     order = {node: place for place, node in enumerate(graph.nodes)}
     found = []
     for number, (name, rule) in enumerate(RULES.items()):

@@ -27,7 +27,8 @@ MICROSOFT = frozenset(
     {
         "Attention", "CausalConvWithState", "DequantizeLinear", "GatherND", "Gelu", "GridSample",
         "GroupQueryAttention", "LinearAttention", "MultiHeadAttention", "Pad", "QMoE", "QuantizeLinear",
-        "Range", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", "Trilu",
+        "Range", "RotaryEmbedding", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
+        "Trilu",
     }
 )  # fmt: skip
 # ONNX operators that the parser of TensorRT for RTX 1.7 does not have, without those named above.
