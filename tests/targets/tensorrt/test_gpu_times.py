@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from rich.console import Console
 
@@ -24,13 +25,17 @@ from edgeq.report import render_report
 from edgeq.result import CompileResult
 from edgeq.targets.base import DeviceReport
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
-from edgeq.targets.tensorrt.gpu.compare import memory_of
+from edgeq.targets.tensorrt.backend.request import InputShapes
+from edgeq.targets.tensorrt.gpu.compare import build_float, memory_of
 from edgeq.targets.tensorrt.gpu.runner import Timed
 from edgeq.targets.tensorrt.gpu.timing import BLOCKS, Series, block_size, time_engines
 from edgeq.targets.tensorrt.gpu.verdict import Times, findings, is_slower, measurements, suspects
 from edgeq.targets.tensorrt.layers.file import NodeEntry
+from edgeq.targets.tensorrt.options import TensorRTOptions
+from edgeq.targets.tensorrt.settings import Settings
 from tests.support.bench_models import linear
 from tests.support.manifests import manifest, measured
+from tests.support.tensorrt import needs_rtx
 
 FEEDS: list[Arrays] = [{"x": np.zeros(1)}, {"x": np.ones(1)}]
 OPTIONS = BenchOptions(warmup_seconds=0, min_seconds=0, min_iterations=60, max_iterations=1000)
@@ -262,3 +267,24 @@ def test_a_budget_on_a_device_that_is_not_there_is_missed_with_the_reason(tmp_pa
     (verdict,) = judge(budgets, found)
     assert not verdict.passed
     assert "target onnxruntime has no device with such a clock here" in verdict.sentence
+
+
+# The engines that are compared with
+
+
+@needs_rtx
+def test_float_engines_are_built_like_the_artefact(tmp_path: Path) -> None:
+    original = linear(tmp_path / "fp32.onnx")
+    profile = {"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))}
+    like = Settings(
+        backend="tensorrt-rtx", version="", scheme="int8-static", sm=(86,), profiles=(profile,),
+        options=TensorRTOptions(precision="fp32"),
+    )  # fmt: skip
+    for scheme in ("fp16", "fp32"):
+        folder = build_float(original, scheme, like, tmp_path / scheme, SilentProgress())
+        assert (folder / "model.engine").stat().st_size > 1000
+        assert Settings.read(folder) == like.model_copy(update={"scheme": scheme})
+        weights = onnx.load(folder / "model.onnx").graph.initializer
+        assert {w.data_type for w in weights} == {
+            onnx.TensorProto.FLOAT16 if scheme == "fp16" else onnx.TensorProto.FLOAT
+        }
