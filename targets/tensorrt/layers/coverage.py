@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import prod
 
 from pydantic import BaseModel, ConfigDict
@@ -70,8 +70,3 @@ def _moved(table: LayerTable) -> dict[str, int]:
 def _bytes(tensor: LayerTensor) -> int:
     count = prod(max(size, 1) for size in tensor.shape)
     return -(-count * _BITS.get(tensor.dtype, 32) // 8)
-
-
-def worst_share(found: Sequence[Coverage]) -> float:
-    """The smallest share over several compute capabilities."""
-    return min((coverage.share for coverage in found), default=1.0)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan
 from edgeq.targets.base import QUANTIZED
-from edgeq.targets.tensorrt.layers.quantized import MOVES, QuantizedGraph, Rounded
+from edgeq.targets.tensorrt.layers.quantized import MOVES, QuantizedGraph, Rounded, StoredWeight
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
 
 REMOVED = "removed"
@@ -92,24 +92,27 @@ class Evidence:
         weights = list(self._graph.stored_weights(node))
         if not weights or self._graph.rounds_any(node):
             return None
-        holders = [self._holder(w.node, _CODES.get(w.dtype, ""), w.count) for w in weights]
+        holders = [self._holders(weight) for weight in weights]
         forms = {_CODES.get(weight.dtype, "") for weight in weights}
-        if None in holders or len(forms) != 1:
+        if not all(holders) or len(forms) != 1:
             return None
-        own = layers or [holder for holder in holders if holder is not None]
-        form = forms.pop()
-        if layers and any(holder not in layers for holder in holders):
-            why = f"its {form.upper()} weights are expanded by a layer of their own on every run"
-            actual = STORED_INT8 if form == "Int8" else self._float_type(node, own)
-            return Found(actual, _kernels(own), why)
-        return Found(_STORED.get(form, self._float_type(node, own)), _kernels(own), "in float arithmetic")
+        form, own = forms.pop(), layers or [found[0] for found in holders]
+        fused = all(any(layer in own for layer in found) for found in holders)
+        if fused:
+            actual = _STORED.get(form, self._float_type(node, own))
+            return Found(actual, _kernels(own), "in float arithmetic")
+        actual = STORED_INT8 if form == "Int8" else self._float_type(node, own)
+        why = f"its {form.upper()} weights are expanded by a layer of their own on every run"
+        return Found(actual, _kernels(own), why)
 
-    def _holder(self, name: str, dtype: str, count: int) -> Layer | None:
-        """The layer that has the weights of the DequantizeLinear ``name`` as a constant of ``dtype``."""
-        for layer in self._layers.get(name, []):
-            if any(tensor.dtype == dtype and prod(tensor.shape) >= count for tensor in layer.constants):
-                return layer
-        return None
+    def _holders(self, weight: StoredWeight) -> list[Layer]:
+        """The layers that have these weights as a constant of their integer type."""
+        dtype = _CODES.get(weight.dtype)
+        return [
+            layer
+            for layer in self._layers.get(weight.node, [])
+            if any(t.dtype == dtype and prod(t.shape) >= weight.count for t in layer.constants)
+        ]
 
     def _elementwise(self, plan: NodePlan, node: ir.Node, layers: list[Layer]) -> Found:
         if not layers:
@@ -156,7 +159,7 @@ class Evidence:
         return self._graph.rounds_any(node) or any(True for _ in self._graph.stored_weights(node))
 
     def _float_type(self, node: ir.Node, layers: list[Layer]) -> str:
-        """The float type of the arithmetic: a strongly typed network keeps the one that the model declares."""
+        """The float type of the arithmetic: a strongly typed network keeps the model's."""
         declared = [_TYPES[v.dtype] for v in node.outputs if v.dtype is not None and v.dtype in _TYPES]
         tensors = [tensor for layer in layers for tensor in (*layer.inputs, *layer.outputs)]
         seen = {_FLOATS[tensor.dtype] for tensor in tensors if tensor.dtype in _FLOATS}
@@ -178,7 +181,8 @@ def _product_layers(node: ir.Node, layers: Iterable[Layer]) -> list[Layer]:
     if node.op_type not in PRODUCTS:
         return []
     main = [layer for layer in layers if layer.kind in _PRODUCT_KINDS or layer.name.startswith(_ATTENTION)]
-    named = [layer for layer in main if (node.name or "") in layer.name]
+    # Products that are computed together are joined by a plus; a suffix makes the names unique.
+    named = [layer for layer in main if f"+{node.name}_" in f"+{layer.name}"]
     return named or main
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 _FIRST = "[ONNX Layer: "
-# The compiler writes a separator between two nodes; text that was copied from a terminal may lack it.
-_MARKED = re.compile(r"\][\x1e\x1f]\[ONNX Layer: ")
-_BARE = re.compile(r"\]\[ONNX Layer: ")
+# Names may hold brackets; the separators between two nodes are control characters.
+_NEXT = re.compile(r"\][\x1e\x1f]\[ONNX Layer: ")
 
 
 def node_names(metadata: str) -> tuple[str, ...]:
@@ -16,11 +15,8 @@ def node_names(metadata: str) -> tuple[str, ...]:
     Raises:
         ValueError: ``metadata`` is not of this form.
     """
-    metadata = metadata.strip("\n")
     if not metadata:
         return ()
     if not metadata.startswith(_FIRST) or not metadata.endswith("]"):
         raise ValueError(f"{metadata!r} is no list of ONNX nodes")
-    inner = metadata[len(_FIRST) : -1]
-    separator = _MARKED if _MARKED.search(inner) else _BARE
-    return tuple(dict.fromkeys(separator.split(inner)))
+    return tuple(dict.fromkeys(_NEXT.split(metadata[len(_FIRST) : -1])))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from edgeq.errors import TargetError
 from edgeq.targets.tensorrt.layers.inspector import parse_inspector
@@ -43,29 +44,33 @@ def parse_table(text: str, sm: int) -> LayerTable:
         return parse_inspector(text, sm)
     if not text.startswith(_HEADING):
         raise _refused(text)
-    body = _AFTER.split(text[len(_HEADING) :], maxsplit=1)[0].rstrip("\n")
+    body, *rest = _AFTER.split(text[len(_HEADING) :], maxsplit=1)
+    if rest and _HEADING in rest[0]:
+        raise _refused(rest[0][rest[0].index(_HEADING) :])
+    body = body.rstrip("\n")
     return LayerTable(sm=sm, layers=tuple(_layers(body)) if body else ())
 
 
 def _layers(body: str) -> Iterator[Layer]:
     """The layers in order; a line break inside of a name makes a layer go on over several lines."""
     lines = body.split("\n")
-    start = 0
-    while start < len(lines):
-        layer, start = _layer_at(lines, start)
-        yield layer
+    starts = [index for index, line in enumerate(lines) if line.startswith(_LAYER)]
+    if starts[:1] != [0]:
+        raise _refused(lines[0])
+    for start, end in pairwise([*starts, len(lines)]):
+        yield _layer_of(lines[start:end])
 
 
-def _layer_at(lines: list[str], start: int) -> tuple[Layer, int]:
-    if not lines[start].startswith(_LAYER):
-        raise _refused(lines[start])
-    ends = [end for end in range(start + 1, len(lines)) if lines[end].startswith(_LAYER)]
-    for end in [*ends, len(lines)]:
+def _layer_of(lines: list[str]) -> Layer:
+    for end in range(len(lines), 0, -1):
         try:
-            return _layer("\n".join(lines[start:end])), end
+            layer = _layer("\n".join(lines[:end]))
         except ValueError:
             continue
-    raise _refused(lines[start])
+        if end < len(lines):
+            raise _refused(lines[end])
+        return layer
+    raise _refused(lines[0])
 
 
 def _layer(text: str) -> Layer:
