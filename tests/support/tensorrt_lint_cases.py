@@ -13,8 +13,9 @@ import onnx
 from tests.support.qdq_models import E4M3, E5M2, INT4, QDQ, UINT4, conv
 
 # What the compiler is seen to do with the node: refuse the model, run it in INT8 or FP8 ("quantized"), read
-# its stored weights inside its kernel ("fused"), run it in float, or only build ("builds").
-FAILS, QUANTIZED, FUSED, FLOAT, BUILDS = "fails", "quantized", "fused", "float", "builds"
+# its stored weights inside its kernel ("fused"), unpack them before it, run it in float, or only build.
+FAILS, QUANTIZED, FUSED, UNPACKED = "fails", "quantized", "fused", "unpacked"
+FLOAT, BUILDS = "float", "builds"
 
 HALF = np.float16
 
@@ -113,9 +114,7 @@ def transposed_convolution() -> onnx.ModelProto:
 
 def concat(second_scale: float) -> onnx.ModelProto:
     g = QDQ()
-    parts = [
-        g.qdq(g.input(n, 1, 16, 16, 16), n, scale=s) for n, s in (("x", 0.02), ("y", second_scale))
-    ]
+    parts = [g.qdq(g.input(n, 1, 16, 16, 16), n, scale=s) for n, s in (("x", 0.02), ("y", second_scale))]
     return g.model(conv(g, g.op("Concat", parts, "cat", axis=1), g.weight("w", (32, 32, 3, 3)), "op"))
 
 
@@ -185,7 +184,9 @@ def operator(kind: str, domain: str = "") -> onnx.ModelProto:
         x, w = g.input("x", 64, 128), g.constant("w", np.zeros((96, 2, 32), np.uint8))
         s = g.constant("s", np.ones(96 * 2, np.float32))
         return g.model(g.op(kind, [x, w, s], "op", domain, K=128, N=96, bits=4, block_size=64))
-    return g.model(g.op(kind, [g.input("x", 64, 128), g.input("y", 128, 64)][: 2 if "Mat" in kind else 1], "op", domain))
+    return g.model(
+        g.op(kind, [g.input("x", 64, 128), g.input("y", 128, 64)][: 2 if "Mat" in kind else 1], "op", domain)
+    )
 
 
 def chain(middle: bool) -> onnx.ModelProto:
@@ -231,6 +232,7 @@ def e4m3() -> dict[str, Any]:
     return {"zero": np.array(0, E4M3)}
 
 
+# fmt: off
 def cases() -> Iterator[Case]:
     """All of them; models are made when they are asked for."""
     yield from _types()
