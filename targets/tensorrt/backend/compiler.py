@@ -26,8 +26,8 @@ MODULES: dict[BackendName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tens
 _TURING = 75
 # Bytes of a model whose engine is written while it is built, rather than from memory.
 _LARGE = 64 << 20
-# Numbers of values that the compiler makes up, which differ from build to build.
-_MADE_UP = re.compile(r"__mye\d+")
+# Names that the compiler makes up: numbers of values, hashes of generated kernels.
+_MADE_UP = re.compile(r"__mye\d+|_0x[0-9a-f]+")
 
 
 class Compiler:

@@ -15,10 +15,12 @@ _INTERNAL = (
     re.compile(r"Invalid Node - \S+\n"),
     re.compile(r"\bI\w+::\w+: (Internal )?Error Code \d+: "),
     re.compile(r"Assertion failed: .*?: "),
-    re.compile(r"API Usage Error \("),
-    re.compile(r"\.? In \w+ at /\S+?:\d+\)?"),
+    re.compile(r"\b(API Usage|Shape|Internal) Error \("),
+    re.compile(r"\.? In \S+ at /\S+?:\d+\)?"),
+    re.compile(r"^\w+\.(cpp|h):\d+: "),
     re.compile(r"\[\w+\.(cpp|h):\d+: \w+\] "),
 )
+_SHOWN = 3
 _LINT = "See what TensorRT makes of each node with: edgeq lint --target tensorrt {}"
 
 
@@ -34,7 +36,8 @@ def explain(request: BuildRequest, messages: Sequence[Message]) -> TargetError:
                 return TargetError(f"{begin}{_node(message)}{what}.", fix=known.mend(match, message))
     if not errors:
         return TargetError(f"{begin}it does not say why.", fix=_LINT.format(request.model))
-    return TargetError(f"{begin}{_node(errors[0])}{plain(errors[0].text)}.", fix=_LINT.format(request.model))
+    texts = dict.fromkeys(f"{_node(message)}{plain(message.text)}" for message in errors)
+    return TargetError(f"{begin}{'; '.join(list(texts)[:_SHOWN])}.", fix=_LINT.format(request.model))
 
 
 def crashed(request: BuildRequest, how: str, said: str) -> TargetError:

@@ -181,4 +181,29 @@ KNOWN: tuple[Known, ...] = (
         "there is no file {0}",
         "Give another path.",
     ),
+    _entry(
+        r"Failed to open file: (.*)",
+        "its weights are in the file {0}, which is not there",
+        "Put the file of weights beside the model.",
+    ),
+    _entry(
+        r"Unexpected size for the external weights|Size mismatch when importing initializer",
+        "the data of a constant is shorter than its shape says",
+        "The file is damaged: export the model again.",
+    ),
+    _entry(
+        r"Network must have at least one output",
+        "it holds no network",
+        "Is it an ONNX file?",
+    ),
+    _entry(
+        r"Failed to parse the ONNX model",
+        "it is no ONNX model",
+        "Export it again, or give another file.",
+    ),
+    _entry(
+        r"parseNode: Invalid Node - \S+$",
+        "TensorRT does not take it as it is, and does not say why",
+        "Look at its inputs and attributes: the ONNX specification, or the version of the op, may differ.",
+    ),
 )  # fmt: skip
