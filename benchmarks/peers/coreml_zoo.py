@@ -9,29 +9,22 @@ it. float32 is the largest difference of the package's program without float16 r
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 import warnings
 from collections import Counter
 from pathlib import Path
 
+from zoo_models import target_options, with_character_model
+
 import edgeq
 from edgeq.errors import EdgeqError
 
-DATA = Path(os.environ.get("EDGEQ_DATA", "../shared/data"))
 SCHEMES = ("fp16", "int8-weight", "int4-weight")
-# Dynamic dimensions besides the batch, which is 1.
-DIMENSIONS = {
-    "charrnn_shakespeare_ts14": {"T": "1..64"},
-    "ppocr_v2_det": {"p2o.DynamicDimension.1": "160,320", "p2o.DynamicDimension.2": "160,320"},
-    "silero_vad_op15": {"sequence": "512"},
-}
 
 
 def one(path: Path, scheme: str) -> tuple[str, str]:
     """How it ended (``verified`` or ``refused``), and a Markdown row."""
-    sizes = {f"dimension.{name}": text for name, text in DIMENSIONS.get(path.stem, {}).items()}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -39,7 +32,7 @@ def one(path: Path, scheme: str) -> tuple[str, str]:
                 path,
                 target="coreml",
                 scheme=scheme,
-                target_options=sizes,
+                target_options=target_options(path),
                 output=Path(folder) / "out",
                 bench=None,
             )
@@ -62,13 +55,11 @@ def main() -> None:
     parser.add_argument("--models", default="")
     parser.add_argument("--schemes", default=",".join(SCHEMES))
     arguments = parser.parse_args()
-    wanted = {name for name in arguments.models.split(",") if name}
     warnings.simplefilter("ignore")
-    models = [*sorted((DATA / "zoo").glob("*.onnx")), DATA / "models" / "charrnn_shakespeare_ts14.onnx"]
     counts: Counter[tuple[str, str]] = Counter()
     print("| model | scheme | outcome | float32 difference | float16 | size / ONNX file | seconds |")
     print("|---|---|---|---|---|---|---|")
-    for path in (path for path in models if not wanted or path.stem in wanted):
+    for path in with_character_model(arguments.models):
         for scheme in arguments.schemes.split(","):
             outcome, row = one(path, scheme)
             counts[scheme, outcome] += 1

@@ -3,9 +3,10 @@
     EDGEQ_DATA=../shared/data python benchmarks/peers/tensorrt_models.py [--models kws,vww]
         [--schemes 'int8-static;int4-weight, 64'] [--samples N] [--json OUT.jsonl]
 
-Every compilation runs in a fresh process; seconds and peak memory are those of the whole ``edgeq compile`` for
-two compute capabilities, before anything is evaluated. Accuracy is that of the quantized model in ONNX Runtime
-on the CPU, against FP32. Then one engine per compute capability is built by itself: size, time and memory.
+Every compilation runs in a fresh process; seconds and peak memory are those of the whole ``edgeq compile``
+for two compute capabilities, before anything is evaluated. Accuracy is that of the quantized model in ONNX
+Runtime on the CPU, against FP32. Then one engine per compute capability is built by itself: size, time and
+memory.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Task:
 
 
 def _labelled(data: LabelledSet, samples: int | None) -> Task:
-    return Task(data.model, data.calibration, data.labelled_evaluation(samples), data.metric)
+    sizes = {"sequence_length": "64"} if data.name.startswith("minilm") else {}
+    return Task(data.model, data.calibration, data.labelled_evaluation(samples), data.metric, sizes)
 
 
 def _books(_samples: int | None) -> Task:

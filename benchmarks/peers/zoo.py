@@ -9,40 +9,21 @@ and for comparing. So SQNR here shows numerical agreement on noise, not task acc
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from zoo_models import random_samples, zoo_models
 
 import edgeq
-from edgeq.calibration.random_inputs import random_inputs
-from edgeq.compiler.load import load
 from edgeq.errors import EdgeqError
 
-ZOO = Path(os.environ.get("EDGEQ_DATA", "../shared/data")) / "zoo"
 SCHEMES = ("int8-static", "int8-dynamic", "int4-weight")
-SAMPLES = 8
-# Dimensions that a model needs and does not declare; audio rate is an input of the voice detector.
-DIMS = {
-    "ppocr_v2_det": {"p2o.DynamicDimension.1": 160, "p2o.DynamicDimension.2": 160},
-    "silero_vad_op15": {"sequence": 512},
-}
-VALUES = {"silero_vad_op15": {"sr": np.array(16000)}}
-
-
-def samples(path: Path) -> list[dict[str, np.ndarray[Any, Any]]]:
-    """Random samples with batch 1 that the model accepts."""
-    specs = load(path).inputs
-    dims, values = DIMS.get(path.stem, {}), VALUES.get(path.stem, {})
-    return [{**random_inputs(specs, seed=seed, dims=dims), **values} for seed in range(SAMPLES)]
 
 
 def one(path: Path, scheme: str) -> str:
     """One Markdown row: how it ended, SQNR against FP32, sizes, nodes."""
-    inputs = samples(path)
+    inputs = random_samples(path)
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -73,12 +54,10 @@ def main() -> None:
     """Print the table as Markdown."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", default="")
-    wanted = {name for name in parser.parse_args().models.split(",") if name}
+    wanted = parser.parse_args().models
     print("| model | scheme | outcome | SQNR dB | size / FP32 | quantized nodes | seconds |")
     print("|---|---|---|---|---|---|---|")
-    for path in sorted(ZOO.glob("*.onnx")):
-        if wanted and path.stem not in wanted:
-            continue
+    for path in zoo_models(wanted):
         for scheme in SCHEMES:
             print(one(path, scheme), flush=True)
 
