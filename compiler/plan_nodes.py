@@ -110,6 +110,8 @@ def _why_not_attributes(node: ir.Node, rule: OpRule) -> str | None:
     rank = rank_of(input_at(node, 0))
     if rule.ranks and rank is not None and rank not in rule.ranks:
         return f"the INT8 kernel takes no input of {rank} dimensions"
+    if rule.inputs and len(node.inputs) != rule.inputs:
+        return f"the INT8 kernel takes {rule.inputs} inputs, not {len(node.inputs)}"
     return None
 
 

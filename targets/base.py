@@ -50,6 +50,7 @@ class OpRule:
     ``float_output``: the kernel can also write float, so a float consumer costs no rounding.
     ``transposed_by``: attribute that, when set, swaps the last two axes of the weights.
     ``attributes``: attribute → values that the kernel takes. ``ranks``: of input 0, empty = any.
+    ``inputs``: how many the kernel takes, 0 = any number.
     ``joined``: elementwise INT8 ops after it pay, although its ``float_output`` could feed them in float.
     ``scales_result``: the kernel multiplies by one scale; those of the channels are a Mul behind it.
     """
@@ -67,6 +68,7 @@ class OpRule:
     transposed_by: str = ""
     attributes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     ranks: tuple[int, ...] = ()
+    inputs: int = 0
     joined: bool = False
     scales_result: bool = False
 

@@ -24,9 +24,9 @@ _MOVE = OpRule(
 )
 
 _INT8_STATIC = {
-    "Conv": OpRule(activations=(0,), weights={1: 0}, bias=2, float_output=True, note="INT8 convolution"),
+    "Conv": OpRule(activations=(0, 1), weights={1: 0}, bias=2, float_output=True, note="INT8 convolution"),
     "Gemm": OpRule(
-        activations=(0,),
+        activations=(0, 1),
         weights={1: 1},
         bias=2,
         float_output=True,
@@ -34,6 +34,10 @@ _INT8_STATIC = {
         note="INT8 matrix product",
     ),
     "MatMul": OpRule(activations=(0, 1), weights={1: -1}, float_output=True, note="INT8 matrix product"),
+    "Einsum": OpRule(activations=(0, 1), inputs=2, float_output=True, note="INT8 matrix product"),
+    "Gather": OpRule(
+        activations=(0,), weights={0: 0}, role="lookup", note="rows of a table that is stored in INT8"
+    ),
     **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min"), _ELEMENTWISE),
     "Concat": OpRule(activations=(0,), variadic=True, role="read", note=_FUSED),
     **dict.fromkeys(("AveragePool", "GlobalAveragePool", "ReduceMean"), _POOL),
@@ -47,13 +51,29 @@ _INT8_STATIC = {
     **dict.fromkeys(("Pad", "Resize"), replace(_MOVE, same_range=False)),
 }  # fmt: skip
 
-_RECURRENT = "TensorRT has no INT8 kernel of recurrent layers"
+_RECURRENT = "TensorRT computes recurrent layers in float: quantized weights would be widened at every step"
+_STATISTICS = "normalization is computed in float: statistics need its range"
+_PROBABILITIES = "probabilities need float precision; the matrix product that reads them rounds them"
 _FLOAT_REASONS = {
     "ConvTranspose": "TensorRT runs transposed convolutions in float, quantized or not",
-    "LSTM": _RECURRENT,
-    "GRU": _RECURRENT,
-    "RNN": _RECURRENT,
-}
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _RECURRENT),
+    **dict.fromkeys(
+        (
+            "BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
+            "RMSNormalization",
+        ),
+        _STATISTICS,
+    ),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), _PROBABILITIES),
+    **dict.fromkeys(
+        (
+            "Cast", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish",
+            "LeakyRelu", "Log", "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid",
+            "Softplus", "Sqrt", "Swish", "Tanh", "Where",
+        ),
+        _FUSED,
+    ),
+}  # fmt: skip
 
 _SCHEME_REASONS = {
     "int8-dynamic": (
