@@ -2,96 +2,142 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from edgeq.errors import TargetError
 from edgeq.targets.base import Availability
 from edgeq.targets.tensorrt.backend.request import BackendName
-from edgeq.targets.tensorrt.options import DEFAULT_SM, TensorRTOptions
+from edgeq.targets.tensorrt.options import ARCHITECTURES, DEFAULT_SM, TensorRTOptions
 
-_EXTRA = "pip install 'edgeq[tensorrt-rtx]'"
-_PACKAGES: dict[BackendName, tuple[str, str]] = {
-    "tensorrt": ("tensorrt", "TensorRT"),
-    "tensorrt-rtx": ("tensorrt_rtx", "TensorRT for RTX"),
+_INSTALL = "pip install 'edgeq[tensorrt-rtx]'"
+
+
+@dataclass(frozen=True)
+class _Package:
+    module: str
+    distribution: str
+    title: str
+
+
+_PACKAGES: Mapping[BackendName, _Package] = {
+    "tensorrt": _Package("tensorrt", "tensorrt", "TensorRT"),
+    "tensorrt-rtx": _Package("tensorrt_rtx", "tensorrt_rtx", "TensorRT for RTX"),
 }
 
 
 def availability() -> Availability:
     """Which compilers can be imported here, and what they build for; nothing is imported for it."""
-    found = [_described(name) for name in _PACKAGES if importable(name)]
-    if not found:
-        return Availability(False, "neither TensorRT nor TensorRT for RTX is installed", _EXTRA)
-    return Availability(True, "; ".join(found))
+    found = [text for text in (_classic_found(), _rtx_found()) if text]
+    if found:
+        return Availability(True, "; ".join(found))
+    if sys.platform == "darwin":
+        return Availability(
+            False, "NVIDIA has no TensorRT for macOS: use a Linux container (docs/tensorrt.md)"
+        )
+    return Availability(False, "neither TensorRT for RTX nor TensorRT with a GPU is here", _INSTALL)
 
 
 def choose(options: TensorRTOptions) -> tuple[BackendName, tuple[int, ...]]:
     """The backend, and the compute capabilities that it builds for (none: the GPU of this machine).
 
+    ``auto`` is TensorRT where it can build for what is asked, else TensorRT for RTX.
+
     Raises:
-        TargetError: no compiler can be imported, the chosen one needs a GPU, or it takes no ``sm``.
+        TargetError: no compiler can be imported, or it cannot build for what is asked.
     """
     if prefers_classic(options):
-        return "tensorrt", _classic(options)
-    if not importable("tensorrt-rtx"):
-        raise TargetError(
-            "TensorRT for RTX, which builds engines, is not installed.", fix=f"Install it with: {_EXTRA}"
-        )
+        _refuse_classic(options, _own_sm())
+        return "tensorrt", ()
+    _refuse_rtx(options, _own_sm())
     return "tensorrt-rtx", compute_capabilities(options)
 
 
 def prefers_classic(options: TensorRTOptions) -> bool:
     """Whether the backend is ``tensorrt``, by the options or because it can build on this machine."""
-    return options.backend == "tensorrt" or (
-        options.backend == "auto" and _classic_works() and not options.sm
-    )
+    if options.backend != "auto":
+        return options.backend == "tensorrt"
+    own = _own_sm()
+    return importable("tensorrt") and own is not None and options.sm in ((), (own,))
 
 
 def compute_capabilities(options: TensorRTOptions) -> tuple[int, ...]:
     """Those of ``options``, else that of the GPU of this machine, else the default ones."""
-    if options.sm:
-        return options.sm
-    from edgeq.targets.tensorrt.gpu.device import device
-
-    gpu = device()
-    return (gpu.sm,) if gpu is not None else DEFAULT_SM
+    own = _own_sm()
+    return options.sm or (DEFAULT_SM if own is None else (own,))
 
 
 def importable(backend: BackendName) -> bool:
     """Whether the module of ``backend`` is there."""
-    return find_spec(_PACKAGES[backend][0]) is not None
+    return find_spec(_PACKAGES[backend].module) is not None
 
 
-def _classic_works() -> bool:
-    from edgeq.targets.tensorrt.gpu.device import present
+def _own_sm() -> int | None:
+    """The compute capability of the GPU of this machine, times ten; None without one."""
+    from edgeq.targets.tensorrt.gpu.device import device
 
-    return importable("tensorrt") and present()
+    gpu = device()
+    return None if gpu is None else gpu.sm
 
 
-def _classic(options: TensorRTOptions) -> tuple[int, ...]:
-    from edgeq.targets.tensorrt.gpu.device import present
-
+def _refuse_classic(options: TensorRTOptions, own: int | None) -> None:
     if not importable("tensorrt"):
         raise TargetError(
             "The backend 'tensorrt' is not installed.",
             fix="Use NVIDIA's container (docs/tensorrt.md), or choose -O backend=tensorrt-rtx.",
         )
-    if not present():
+    if own is None:
         raise TargetError(
             "The backend 'tensorrt' builds on the GPU that it builds for, and this machine has none.",
             fix="Choose -O backend=tensorrt-rtx, which builds ahead of time on a CPU.",
         )
-    if options.sm:
+    if options.sm not in ((), (own,)):
         raise TargetError(
-            "The backend 'tensorrt' builds for the GPU that it runs on and takes no 'sm'.",
-            fix="Leave 'sm' out, or choose -O backend=tensorrt-rtx.",
+            f"The backend 'tensorrt' builds for the GPU that it runs on alone, which is SM{own}, and not in "
+            "its slower mode of hardware compatibility.",
+            fix="Leave --sm out, or choose -O backend=tensorrt-rtx.",
         )
-    return ()
+
+
+def _refuse_rtx(options: TensorRTOptions, own: int | None) -> None:
+    if not importable("tensorrt-rtx"):
+        raise TargetError(
+            "TensorRT for RTX, which builds engines ahead of time, is not installed.",
+            fix=f"Install it with: {_INSTALL}",
+        )
+    if not options.sm and own is not None and own not in ARCHITECTURES:
+        raise TargetError(
+            f"TensorRT for RTX does not build for the GPU of this machine, which is SM{own}.",
+            fix=f"Install TensorRT, or build for another GPU: --sm {','.join(map(str, DEFAULT_SM))}.",
+        )
+    if options.timing_cache is not None:
+        raise TargetError(
+            "The option 'timing_cache' has no effect with TensorRT for RTX, which would build here: it times "
+            "nothing when it builds.",
+            fix="Leave it out.",
+        )
+
+
+def _classic_found() -> str:
+    own = _own_sm()
+    if own is None or not importable("tensorrt"):
+        return ""
+    return f"{_described('tensorrt')} for the GPU of this machine (SM{own})"
+
+
+def _rtx_found() -> str:
+    if not importable("tensorrt-rtx"):
+        return ""
+    known = ", ".join(f"SM{sm}" for sm in ARCHITECTURES)
+    return f"{_described('tensorrt-rtx')} for {known}, with or without a GPU"
 
 
 def _described(backend: BackendName) -> str:
-    package, title = _PACKAGES[backend]
+    package = _PACKAGES[backend]
     try:
-        return f"{title} {version(package)}"
+        return f"{package.title} {version(package.distribution)}"
     except PackageNotFoundError:
-        return title
+        return package.title
