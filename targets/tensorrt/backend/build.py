@@ -13,6 +13,8 @@ from edgeq.targets.tensorrt.backend.parts import part
 from edgeq.targets.tensorrt.backend.process import Worker, WorkerDiedError
 from edgeq.targets.tensorrt.backend.request import BuildReport, BuildRequest, Message
 
+_TURING = 75
+
 
 def build_engine(
     request: BuildRequest, *, progress: Progress | None = None, timeout: float | None = None
@@ -31,15 +33,18 @@ def build_many(
 ) -> list[BuildReport | TargetError]:
     """Build all of ``requests``, which have one backend; a crash costs only the request that crashed.
 
-    ``timeout`` holds for each of them. The process is a fresh one after each crash.
+    ``timeout`` holds for each of them. The process is a fresh one after each crash, and after a model that
+    Turing cannot run: the compiler would take the next one for a model of Turing as well.
     """
     done: list[BuildReport | TargetError] = []
     while len(done) < len(requests):
-        done += _until_crash(requests[len(done) :], timeout)
+        done += _in_one_process(requests[len(done) :], timeout)
     return done
 
 
-def _until_crash(requests: Sequence[BuildRequest], timeout: float | None) -> list[BuildReport | TargetError]:
+def _in_one_process(
+    requests: Sequence[BuildRequest], timeout: float | None
+) -> list[BuildReport | TargetError]:
     done: list[BuildReport | TargetError] = []
     with Worker(requests[0].backend) as worker:
         for request in requests:
@@ -47,7 +52,7 @@ def _until_crash(requests: Sequence[BuildRequest], timeout: float | None) -> lis
                 done.append(_build(worker, request, SilentProgress(), timeout))
             except TargetError as error:
                 done.append(error)
-                if isinstance(error.__cause__, WorkerDiedError):
+                if isinstance(error.__cause__, WorkerDiedError) or _TURING in request.sm:
                     break
     return done
 
