@@ -7,28 +7,40 @@ must agree. Model inputs and outputs keep float32, with a Cast at the border. Ru
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from edgeq.calibration.types import Arrays
 from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
+from edgeq.compiler.normalize.opset import raise_opset
 from edgeq.compiler.plan import Plan
+from edgeq.compiler.quantize.masks import soften_masks
 from edgeq.compiler.quantize.narrowing import FLOAT, Caster, NarrowConstants
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Capabilities
 from edgeq.targets.tensorrt.float_parts import Reasons, float_parts
+from edgeq.targets.tensorrt.magnitudes import around, too_large
 from edgeq.targets.tensorrt.options import HighPrecision
 
+# Convolutions and pools have had bfloat16 since.
+_BFLOAT16_OPSET = 22
 _DTYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
 
-def cast_rest(model: Model, plan: Plan, precision: HighPrecision) -> tuple[Model, tuple[str, ...]]:
+def cast_rest(
+    model: Model, plan: Plan, precision: HighPrecision, samples: Sequence[Arrays] = ()
+) -> tuple[Model, tuple[str, ...]]:
     """``model`` with its float32 arithmetic in ``precision``, and what the user is told about it.
 
     Nodes keep their names; inputs and outputs keep float32. Nodes that an override of the recipe keeps in
-    float32 (``NodePlan.pinned``) stay so.
+    float32 (``NodePlan.pinned``) stay so, and those whose numbers leave the range of float16 on ``samples``.
+
+    Raises:
+        TargetError: ONNX Runtime cannot run ``model`` on the samples.
     """
     dtype = _DTYPES.get(precision)
     if dtype is None:
@@ -37,7 +49,12 @@ def cast_rest(model: Model, plan: Plan, precision: HighPrecision) -> tuple[Model
     name_nodes(result.ir)
     state = Rewriter(result.ir, Capabilities("tensorrt", ()), Recipe(scheme="fp16"))
     constants = NarrowConstants(state, dtype)
+    soften_masks(state, constants.largest)
+    if dtype == ir.DataType.BFLOAT16:
+        raise_opset(result.ir, _BFLOAT16_OPSET)
     kept = float_parts(result.ir, dtype, constants)
+    if dtype == ir.DataType.FLOAT16:
+        kept.update(around(result.ir.graph, too_large(result, samples)))
     for name, node in plan.nodes.items():
         if node.pinned:
             kept.update((n, node.reason) for n in result.ir.graph.all_nodes() if n.name == name)
@@ -88,4 +105,5 @@ def _notes(kept: Reasons, precision: str) -> tuple[str, ...]:
         return ()
     counts = Counter(node.op_type for node in kept)
     listed = ", ".join(f"{count} {op_type}" for op_type, count in sorted(counts.items()))
-    return (f"{len(kept)} nodes stay in float32 beside {precision}: {listed}.",)
+    stay = "1 node stays" if len(kept) == 1 else f"{len(kept)} nodes stay"
+    return (f"{stay} in float32 beside {precision}: {listed}.",)

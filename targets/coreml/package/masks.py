@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.compiler.quantize.masks import HIDDEN
 from edgeq.targets.coreml.toolkit import builder
 
 # Constants from here on stand for infinity.
 INFINITE = 1e38
-# exp(-3e4) is 0 beside any score; two such masks and a score still add up to a finite float16.
-_HIDDEN = -3e4
-
 _MOVES = frozenset(
     {
         "cast", "concat", "expand_dims", "gather", "identity", "reshape", "slice_by_index", "slice_by_size",
@@ -45,7 +43,7 @@ def _soften(op: Any, name: str) -> None:
     if not hidden.any() or not _is_mask(op, name) or not _only_softmax(op):
         return
     with op.enclosing_block:
-        softer = builder().const(val=np.where(hidden, np.float32(_HIDDEN), values), before_op=op)
+        softer = builder().const(val=np.where(hidden, np.float32(HIDDEN), values), before_op=op)
     op.set_inputs(**{name: softer})
 
 
