@@ -18,14 +18,15 @@ HAS_COREML := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(not
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
 
-.PHONY: help demo test slow lint format bench docs clean
+.PHONY: help demo test slow lint format bench docs docker-check clean
 
 help:
 	@echo 'make demo    train a small CNN, compile it for two targets, measure and gate each'
 	@echo 'make test    the test suite (make slow: the real-data tests, needs EDGEQ_DATA)'
 	@echo 'make lint    ruff, mypy --strict, packaging and generated docs'
 	@echo 'make bench   edgeq against its peers (needs EDGEQ_DATA)'
-	@echo 'make docs    regenerate docs/cli.md and docs/coreml-ops.md'
+	@echo 'make docs    regenerate docs/cli.md, docs/coreml-ops.md and docs/tensorrt-lint.md'
+	@echo 'make docker-check  lint Dockerfile.trt and try its pip step in a fresh environment'
 
 $(BIN)/python:
 	@[ -n "$(PYTHON)" ] || { echo 'edgeq needs Python 3.11 or 3.12; none found. Name one: make PYTHON=/path/to/python3.11'; exit 2; }
@@ -84,6 +85,18 @@ bench: $(VENV)/.peers
 docs: $(VENV)/.demo
 	@$(BIN)/python docs/generate_cli.py
 	@$(BIN)/python docs/generate_coreml_ops.py
+	@$(BIN)/python docs/generate_tensorrt_lint.py
+
+# What the image installs, tried without Docker: from the files of the build context alone, in a fresh environment.
+docker-check: $(VENV)/.dev
+	@$(BIN)/hadolint Dockerfile.trt
+	@place=$$(mktemp -d) && trap 'rm -rf "$$place"' EXIT && mkdir "$$place/source" \
+	  && cp -a $$(sed -n 's/^!//p' .dockerignore) "$$place/source" \
+	  && $(PYTHON) -m venv --without-pip "$$place/edgeq" \
+	  && $(BIN)/python -m pip --python "$$place/edgeq/bin/python" install --quiet --quiet --no-cache-dir \
+	    --constraint "$$place/source/constraints.txt" "$$place/source[tensorrt]" \
+	  && cd / && "$$place/edgeq/bin/python" -c 'import edgeq, cuda.bindings.runtime' \
+	  && "$$place/edgeq/bin/edgeq" targets && du -sh "$$place/edgeq" | cut -f1
 
 clean:
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -92,7 +92,8 @@ def _refuse_classic(options: TensorRTOptions, own: int | None) -> None:
     if own is None:
         raise TargetError(
             "The backend 'tensorrt' builds on the GPU that it builds for, and this machine has none.",
-            fix="Choose -O backend=tensorrt-rtx, which builds ahead of time on a CPU.",
+            fix="Start the container with --gpus all, or choose -O backend=tensorrt-rtx, which builds ahead of "
+            "time on a CPU.",
         )
     if options.sm not in ((), (own,)):
         raise TargetError(
@@ -104,6 +105,8 @@ def _refuse_classic(options: TensorRTOptions, own: int | None) -> None:
 
 def _refuse_rtx(options: TensorRTOptions, own: int | None) -> None:
     if not importable("tensorrt-rtx"):
+        if options.backend == "auto" and importable("tensorrt"):
+            _refuse_classic(options, own)
         raise TargetError(
             "TensorRT for RTX, which builds engines ahead of time, is not installed.",
             fix=f"Install it with: {_INSTALL}",

@@ -200,7 +200,8 @@ def exported(count: int) -> str:
     entries = [
         {
             "startEnqMs": i, "endEnqMs": i + 0.1, "startH2dMs": i, "endH2dMs": i + 0.2,
-            "startComputeMs": i + 0.2, "endComputeMs": i + 1.2, "startD2hMs": i + 1.2, "endD2hMs": i + 1.3, "h2dMs": 0.2,
+            "startComputeMs": i + 0.2, "endComputeMs": i + 1.2, "startD2hMs": i + 1.2, "endD2hMs": i + 1.3,
+            "h2dMs": 0.2,
             "computeMs": 1 + i / 100, "d2hMs": 0.1, "latencyMs": 1.3 + i / 100,
         }
         for i in range(count)
