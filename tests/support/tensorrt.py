@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 
-from edgeq.targets.tensorrt.backend.request import BuildRequest
+from edgeq.targets.tensorrt.backend.request import BuildRequest, InputShapes
 
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX (the extra 'tensorrt-rtx') is not installed"
 )
 
 
-def request(model: Path, *sm: int, engine: Path | None = None, **more: object) -> BuildRequest:
+def request(model: Path, *sm: int, engine: Path | None = None, **more: Any) -> BuildRequest:
     """A request to TensorRT for RTX, for the layer tables alone unless ``engine`` says where to write."""
-    return BuildRequest(backend="tensorrt-rtx", model=model, engine=engine, sm=sm or (86,), **more)  # type: ignore[arg-type]
+    return BuildRequest(backend="tensorrt-rtx", model=model, engine=engine, sm=sm or (86,), **more)
+
+
+def stored(model: onnx.ModelProto, path: Path) -> Path:
+    """``path`` after ``model`` was written there."""
+    onnx.save(model, path)
+    return path
+
+
+def sizes(least: tuple[int, ...], usual: tuple[int, ...], most: tuple[int, ...]) -> InputShapes:
+    """Shapes of one input of a profile."""
+    return InputShapes(min=least, opt=usual, max=most)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from edgeq.errors import TargetError
 from edgeq.progress import Advance, Progress, SilentProgress
 from edgeq.targets.tensorrt.backend.explain import crashed, explain
-from edgeq.targets.tensorrt.backend.parts import part
+from edgeq.targets.tensorrt.backend.parts import remove_parts
 from edgeq.targets.tensorrt.backend.process import Worker, WorkerDiedError
 from edgeq.targets.tensorrt.backend.request import BuildReport, BuildRequest, Message
 
@@ -31,14 +33,18 @@ def build_engine(
 def build_many(
     requests: Sequence[BuildRequest], *, timeout: float | None = None
 ) -> list[BuildReport | TargetError]:
-    """Build all of ``requests``, which have one backend; a crash costs only the request that crashed.
+    """Build all of ``requests``, in one process where possible; a crash costs only the request that crashed.
 
-    ``timeout`` holds for each of them. The process is a fresh one after each crash, and after a model that
-    Turing cannot run: the compiler would take the next one for a model of Turing as well.
+    ``timeout`` holds for each of them. The process is a fresh one for another backend, after each crash, and
+    after a model that Turing cannot run: the compiler would take the next one for a model of Turing as well.
     """
     done: list[BuildReport | TargetError] = []
-    while len(done) < len(requests):
-        done += _in_one_process(requests[len(done) :], timeout)
+    for _, group in groupby(requests, attrgetter("backend")):
+        left = list(group)
+        while left:
+            outcomes = _in_one_process(left, timeout)
+            done += outcomes
+            left = left[len(outcomes) :]
     return done
 
 
@@ -65,16 +71,10 @@ def _build(worker: Worker, request: BuildRequest, progress: Progress, timeout: f
     except WorkerDiedError as death:
         raise crashed(request, death.how, death.said) from death
     finally:
-        _remove_unfinished(request, worker.pid)
+        remove_parts(request, worker.pid)
     if event["event"] == "failed":
         raise explain(request, tuple(Message.model_validate(message) for message in event["messages"]))
     return BuildReport.model_validate(event["report"])
-
-
-def _remove_unfinished(request: BuildRequest, process: int) -> None:
-    for path in (request.engine, request.timing_cache):
-        if path is not None:
-            part(path, process).unlink(missing_ok=True)
 
 
 class _Shown:

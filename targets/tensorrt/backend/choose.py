@@ -92,8 +92,8 @@ def _refuse_classic(options: TensorRTOptions, own: int | None) -> None:
     if own is None:
         raise TargetError(
             "The backend 'tensorrt' builds on the GPU that it builds for, and this machine has none.",
-            fix="Start the container with --gpus all, or choose -O backend=tensorrt-rtx, which builds ahead of "
-            "time on a CPU.",
+            fix="Start the container with --gpus all, or choose -O backend=tensorrt-rtx, which builds ahead "
+            "of time on a CPU.",
         )
     if options.sm not in ((), (own,)):
         raise TargetError(

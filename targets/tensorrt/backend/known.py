@@ -156,6 +156,11 @@ KNOWN: tuple[Known, ...] = (
         "Write --dimension NAME=SMALLEST..LARGEST@PREFERRED.",
     ),
     _entry(
+        r"Dynamic input tensor (\S+) is missing dimensions in profile",
+        "the profile does not say the sizes of the input {0!r}",
+        "Set them with --dimension NAME=1..32@8.",
+    ),
+    _entry(
         r"no optimization profile has been defined",
         "an input has dynamic dimensions, or is itself a shape, and no profile says its sizes",
         "Set them with --dimension NAME=1..32@8; make inputs that are shapes constant.",

@@ -18,6 +18,7 @@ from typing import Any, TextIO, cast
 
 from edgeq.targets.tensorrt.backend.compiler import Compiler
 from edgeq.targets.tensorrt.backend.messages import BuildRefusedError
+from edgeq.targets.tensorrt.backend.parts import remove_parts
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildRequest
 from edgeq.targets.tensorrt.backend.said import LastSaid
 
@@ -28,10 +29,10 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer = _Answer(_own_output())
     compiler = Compiler(cast(BackendName, arguments[0]), LastSaid(Path(arguments[1])), answer)
-    requests: SimpleQueue[str] = SimpleQueue()
+    requests: SimpleQueue[BuildRequest] = SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin, requests), daemon=True).start()
     while True:
-        answer(_outcome(compiler, BuildRequest.model_validate_json(requests.get())))
+        answer(_outcome(compiler, requests.get()))
 
 
 def _outcome(compiler: Compiler, request: BuildRequest) -> dict[str, Any]:
@@ -41,9 +42,13 @@ def _outcome(compiler: Compiler, request: BuildRequest) -> dict[str, Any]:
         return {"event": "failed", "messages": [message.model_dump() for message in failed.messages]}
 
 
-def _listen(source: TextIO, requests: SimpleQueue[str]) -> None:
+def _listen(source: TextIO, requests: SimpleQueue[BuildRequest]) -> None:
+    latest = None
     for line in source:
-        requests.put(line)
+        latest = BuildRequest.model_validate_json(line)
+        requests.put(latest)
+    if latest is not None:
+        remove_parts(latest, os.getpid())
     os._exit(0)
 
 
