@@ -24,7 +24,9 @@ from edgeq.calibration.types import DataSource
 from edgeq.compiler.model import Model, save
 from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan, QuantParams, QuantSpec
+from edgeq.compiler.plan_nodes import is_lookup
 from edgeq.compiler.planner import make_plan
+from edgeq.compiler.quantize.linear_layers import quantize_table
 from edgeq.compiler.quantize.qdq import insert_qdq
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.static_params import range_groups
@@ -63,10 +65,12 @@ def quantize_fp8_static(
     plan = make_plan(result, capabilities, wanted)
     sketches = _calibrate(result, plan, recipe, data, threads, progress or SilentProgress())
     activations = _activations(plan, sketches, capabilities.scale_dtype)
-    weights = _weights(result.ir.graph, plan, capabilities.scale_dtype)
+    tables = _tables(result.ir.graph, plan)
+    weights = _weights(result.ir.graph, plan, tables, capabilities.scale_dtype)
     insert_qdq(result, plan, capabilities, wanted, activations, weights)
     params = {**activations, **{name: weight.params for name, weight in weights.items()}}
-    return Quantized(result, _named_fp8(plan), params)
+    specs = {name: made.spec for name, made in params.items()}
+    return Quantized(result, _named_fp8(plan, tables, specs), params)
 
 
 def _as_int8(recipe: Recipe) -> Recipe:
@@ -114,12 +118,27 @@ def _params(span: Range, scale_dtype: ScaleDtype) -> QuantParams:
     return QuantParams(_SPEC, np.asarray(scale, np.float32), np.zeros((), _NUMPY))
 
 
-def _weights(graph: ir.Graph, plan: Plan, scale_dtype: ScaleDtype) -> dict[str, QuantizedWeight]:
-    made = {}
-    for name in plan.weights:
+def _tables(graph: ir.Graph, plan: Plan) -> dict[str, str]:
+    """Planned lookup → its table, which stays INT8: 7 bits and scales of their own say more than E4M3."""
+    return {
+        node.name or "": node.inputs[0].name or ""
+        for node in graph
+        if is_lookup(node) and plan.nodes[node.name or ""].precision == "int8" and node.inputs[0] is not None
+    }
+
+
+def _weights(
+    graph: ir.Graph, plan: Plan, tables: Mapping[str, str], scale_dtype: ScaleDtype
+) -> dict[str, QuantizedWeight]:
+    made, integer = {}, set(tables.values())
+    for name, spec in plan.weights.items():
         tensor = graph.initializers[name].const_value
         assert tensor is not None
-        made[name] = quantize_float8(np.asarray(tensor.numpy(), np.float32), scale_dtype)
+        numbers = np.asarray(tensor.numpy(), np.float32)
+        if name in integer:
+            made[name] = quantize_table(numbers, spec, scale_dtype)
+        else:
+            made[name] = quantize_float8(numbers, scale_dtype)
     return made
 
 
@@ -131,13 +150,13 @@ def quantize_float8(values: npt.NDArray[np.float32], scale_dtype: ScaleDtype = "
     return QuantizedWeight(codes, params)
 
 
-def _named_fp8(plan: Plan) -> Plan:
+def _named_fp8(plan: Plan, tables: Mapping[str, str], specs: Mapping[str, QuantSpec]) -> Plan:
     """The plan of the shared planner in the words of this scheme."""
     return replace(
         plan,
-        activations=dict.fromkeys(plan.activations, _SPEC),
-        weights=dict.fromkeys(plan.weights, _SPEC),
-        nodes={name: _node(node) for name, node in plan.nodes.items()},
+        activations={name: specs[name] for name in plan.activations},
+        weights={name: specs[name] for name in plan.weights},
+        nodes={name: node if name in tables else _node(node) for name, node in plan.nodes.items()},
     )
 
 

@@ -62,11 +62,11 @@ def _table(
     name = value.name or ""
     if name not in known:
         table = np.asarray(numbers, np.float32)
-        known[name] = _quantize_table(table, plan.weights[name], capabilities.scale_dtype)
+        known[name] = quantize_table(table, plan.weights[name], capabilities.scale_dtype)
     return {name: known[name]}
 
 
-def _quantize_table(table: Floats, spec: QuantSpec, scale_dtype: ScaleDtype) -> QuantizedWeight:
+def quantize_table(table: Floats, spec: QuantSpec, scale_dtype: ScaleDtype) -> QuantizedWeight:
     """A scale per column where only the rows that were read are widened: they have the table's columns."""
     axes = range(table.ndim)
     order = tuple(axes) if spec.axis is None else (spec.axis, *(a for a in axes if a != spec.axis))
