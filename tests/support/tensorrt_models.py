@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeq.calibration.types import Array
-from edgeq.compiler.plan import NodePlan, Plan, Precision
+from edgeq.compiler.plan import NodePlan, Plan, Precision, QuantSpec
 
 Scheme = Literal["float", "int8", "int8-weight", "int4-64", "int4-128", "fp8"]
 Rest = Literal["fp32", "fp16", "bf16"]
@@ -28,6 +28,7 @@ _CODES: Mapping[Scheme, tuple[int, int]] = {
     "int4-128": (TensorProto.INT4, 7),
     "fp8": (TensorProto.FLOAT8E4M3FN, 16),
 }
+_UNSIGNED = (TensorProto.UINT4, TensorProto.UINT8, TensorProto.UINT16)
 _BLOCKS: Mapping[Scheme, int] = {"int4-64": 64, "int4-128": 128}
 
 
@@ -101,7 +102,7 @@ class GraphBuilder:
     def dequantized(self, name: str, shape: Sequence[int], codes: int, largest: int, axis: int | None,
                     block: int | None = None, *, zero: int | None = None) -> str:  # fmt: skip
         """Integer weights and their DequantizeLinear; ``axis`` None is per tensor."""
-        numbers = self._rng.integers(-largest, largest + 1, shape)
+        numbers = self._rng.integers(0 if codes in _UNSIGNED else -largest, largest + 1, shape)
         scales: tuple[int, ...] = () if axis is None else (shape[axis],)
         attributes = {} if axis is None else {"axis": axis}
         if block is not None and axis is not None:
@@ -109,7 +110,8 @@ class GraphBuilder:
             attributes["block_size"] = block
         inputs = [
             self.constant(f"{name}_codes", numbers, codes),
-            self.constant(f"{name}_scale", np.full(scales, 0.01)),
+            # Equal scales would let the compiler take them for one.
+            self.constant(f"{name}_scale", self._rng.uniform(0.005, 0.02, scales)),
         ]
         if zero is not None:
             inputs.append(self.constant(f"{name}_zero", np.full(scales, zero), codes))
@@ -118,7 +120,7 @@ class GraphBuilder:
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "graph", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", self.opset)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=11 if self.opset > 22 else 10)
 
 
 def _tensor(name: str, elem_type: int, numbers: Array) -> onnx.TensorProto:
@@ -140,4 +142,7 @@ def planned(model: onnx.ModelProto, scheme: Scheme) -> Plan:
     """A plan that wants every node in the scheme's precision."""
     nodes = [node for node in model.graph.node if node.op_type not in ("QuantizeLinear", "DequantizeLinear")]
     precision = _PRECISIONS[scheme]
-    return Plan(nodes={n.name: NodePlan(n.name, n.op_type, precision, "", asked=True) for n in nodes})
+    plan = Plan(nodes={n.name: NodePlan(n.name, n.op_type, precision, "", asked=True) for n in nodes})
+    if scheme in ("int8", "fp8"):
+        plan.activations = {value.name: QuantSpec("int8", symmetric=True) for value in model.graph.input}
+    return plan

@@ -13,7 +13,7 @@ from edgeq.targets.tensorrt.layers.table import LayerTable, LayerTensor
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 _BITS: Mapping[str, int] = {
-    "Int4": 4, "FP4": 4, "Int8": 8, "UInt8": 8, "FP8": 8, "Bool": 8, "Half": 16, "BFloat16": 16,
+    "Int4": 4, "FP4E2M1": 4, "Int8": 8, "UInt8": 8, "FP8": 8, "Bool": 8, "Half": 16, "BFloat16": 16,
     "Float": 32, "Int32": 32, "Int64": 64,
 }  # fmt: skip
 

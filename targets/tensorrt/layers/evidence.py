@@ -22,7 +22,7 @@ PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 _INTEGER_KINDS = frozenset({"correlation", "gemm", "deconv"})
 _PRODUCT_KINDS = _INTEGER_KINDS | {"runtime_fusion"}
 _ATTENTION = "_gemm_mha"
-_NARROW: Mapping[str, str] = {"Int8": "int8", "FP8": "fp8"}
+_NARROW: Mapping[str, str] = {"Int8": "int8", "FP8": "fp8", "FP4E2M1": "fp4"}
 _FLOATS: Mapping[str, str] = {"Half": "fp16", "BFloat16": "bf16", "Float": "fp32"}
 _WIDTHS = ("other", *_FLOATS.values())
 _TYPES: Mapping[ir.DataType, str] = {
@@ -51,8 +51,10 @@ class Found:
 class Evidence:
     """What the layers of one table show about the nodes of ``graph``."""
 
-    def __init__(self, table: LayerTable, graph: QuantizedGraph) -> None:
+    def __init__(self, table: LayerTable, graph: QuantizedGraph, *, static: bool) -> None:
+        """``static``: the plan rounds activations, so INT8 weights alone are less than what is planned."""
         self._graph = graph
+        self._static = static
         self._layers: dict[str, list[Layer]] = {}
         for layer in table.layers:
             for name in layer.nodes:
@@ -90,7 +92,7 @@ class Evidence:
         A layer that expands them and passes floats on costs time on every run: INT4 is then not counted.
         """
         weights = list(self._graph.stored_weights(node))
-        if not weights or self._graph.rounds_any(node):
+        if not weights or self._graph.rounds_any(node) or (self._static and node.op_type in PRODUCTS):
             return None
         holders = [self._holders(weight) for weight in weights]
         forms = {_CODES.get(weight.dtype, "") for weight in weights}
@@ -127,19 +129,20 @@ class Evidence:
     def _moves(self, node: ir.Node, layer: Layer, dtype: str) -> bool:
         """Whether the values that ``layer`` reads and writes in memory for ``node`` are ``dtype``.
 
-        Values that are rounded before the node: they come in as ``dtype``, or are rounded in the layer.
-        Values that are rounded after it: the rounding is in the layer, which writes ``dtype``.
+        Values that are rounded before the node come in as ``dtype``, or are rounded in the layer. Of values
+        that are rounded after it the rounding is in the layer, which writes ``dtype``.
         """
+        reads, writes = _has(layer.inputs, dtype), _has(layer.outputs, dtype)
+        if _all_are((*layer.inputs, *layer.outputs), dtype) and reads:
+            return True
         sources = [self._graph.rounded(value) for value in self._graph.computed(node)]
         after = self._graph.roundings_after(node)
-        only = all(tensor.dtype == dtype for tensor in layer.outputs)
-        writes = only or all(name in layer.nodes for name in after)
-        if not any(tensor.dtype == dtype for tensor in layer.outputs):
-            writes = False
-        if None in sources or not sources:
+        if not _all_are(layer.outputs, dtype):
+            writes = writes and bool(after) and all(name in layer.nodes for name in after)
+        if not sources or None in sources:
             return bool(after) and writes
         enters = all(source is not None and self._enters(source, layer, dtype) for source in sources)
-        return enters and (writes or not after)
+        return enters and (writes if after or node.op_type in MOVES else reads)
 
     def _enters(self, source: Rounded, layer: Layer, dtype: str) -> bool:
         """Whether a rounded value comes into ``layer`` as ``dtype``, or is rounded inside of it."""
@@ -147,7 +150,7 @@ class Evidence:
             return True
         # A layer with the DequantizeLinear but none of its readers passes floats on.
         expanded = [other for other in self._layers.get(source.dequantize, []) if not _reads(other, source)]
-        return not expanded and any(tensor.dtype == dtype for tensor in layer.inputs)
+        return not expanded and _has(layer.inputs, dtype)
 
     def _wide(self, node: ir.Node, layers: list[Layer]) -> Found:
         """Float arithmetic, although the model may say otherwise."""
@@ -200,6 +203,10 @@ def _all_are(tensors: Iterable[LayerTensor], dtype: str) -> bool:
     return bool(found) and all(found)
 
 
+def _has(tensors: Iterable[LayerTensor], dtype: str) -> bool:
+    return any(tensor.dtype == dtype for tensor in tensors)
+
+
 def _reads(layer: Layer, source: Rounded) -> bool:
     return any(name in source.readers for name in layer.nodes)
 
@@ -213,7 +220,7 @@ def _kernels(layers: Iterable[Layer]) -> str:
 
 
 # Best first: a node counts as what it is at its worst.
-_ORDER = ("int4", "int8", "fp8", STORED_INT8, "other", REMOVED, "fp16", "bf16", "fp32", UNPROVEN)
+_ORDER = ("fp4", "int4", "int8", "fp8", STORED_INT8, "other", REMOVED, "fp16", "bf16", "fp32", UNPROVEN)
 
 
 def rank(actual: str) -> int:

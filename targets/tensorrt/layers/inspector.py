@@ -17,8 +17,8 @@ from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
 # Words of a format description ("Thirty-two wide channel vectorized row major Int8 format") → its type.
 _DTYPES: Mapping[str, str] = {
     "int8": "Int8", "uint8": "UInt8", "int4": "Int4", "int32": "Int32", "int64": "Int64", "bool": "Bool",
-    "fp8": "FP8", "fp4": "FP4", "fp16": "Half", "half": "Half", "bf16": "BFloat16", "bfloat16": "BFloat16",
-    "fp32": "Float", "float": "Float",
+    "fp8": "FP8", "fp4": "FP4E2M1", "fp16": "Half", "half": "Half", "fp32": "Float", "float": "Float",
+    "bf16": "BFloat16", "bfloat16": "BFloat16",
 }  # fmt: skip
 # Parameters of a layer that hold its weights: {"Type": "Int8", "Count": 131072}.
 _WEIGHTS = ("Weights", "Bias")

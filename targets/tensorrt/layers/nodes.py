@@ -21,7 +21,8 @@ def node_results(tables: Sequence[LayerTable], graph: ir.Model, plan: Plan) -> l
     ``unproven`` (planned quantized, but no layer tells). Over several tables the worst counts.
     """
     quantized = QuantizedGraph(graph)
-    evidence = {table.sm: Evidence(table, quantized) for table in tables}
+    static = bool(plan.activations)
+    evidence = {table.sm: Evidence(table, quantized, static=static) for table in tables}
     return [_result(planned, quantized.nodes.get(planned.name), evidence) for planned in plan.nodes.values()]
 
 

@@ -64,7 +64,7 @@ class QuantizedGraph:
         if self.is_constant(node.inputs[0]):
             return None
         quantize = node.inputs[0].producer()
-        readers = frozenset(user.name or "" for user in node.successors())
+        readers = frozenset(user.name or "" for user in _readers(node))
         return Rounded("" if quantize is None else quantize.name or "", node.name or "", readers)
 
     def rounds_any(self, node: ir.Node) -> bool:
@@ -73,15 +73,7 @@ class QuantizedGraph:
 
     def roundings_after(self, node: ir.Node) -> list[str]:
         """The names of the QuantizeLinear nodes that round what ``node`` writes, moved at most."""
-        found: list[str] = []
-        waiting = list(node.successors())
-        while waiting:
-            user = waiting.pop()
-            if user.op_type == "QuantizeLinear":
-                found.append(user.name or "")
-            elif user.op_type in MOVES:
-                waiting += user.successors()
-        return found
+        return [user.name or "" for user in _readers(node) if user.op_type == "QuantizeLinear"]
 
     def stored_weights(self, node: ir.Node) -> Iterator[StoredWeight]:
         """The inputs of ``node`` that are integers in the file."""
@@ -100,6 +92,19 @@ def _through_moves(value: ir.Value) -> ir.Node | None:
         source = node.inputs[0]
         node = None if source is None else source.producer()
     return node
+
+
+def _readers(node: ir.Node) -> Iterator[ir.Node]:
+    """What reads the values that ``node`` writes, also where they were moved."""
+    waiting, seen = list(node.successors()), set[ir.Node]()
+    while waiting:
+        user = waiting.pop()
+        if user in seen:
+            continue
+        seen.add(user)
+        yield user
+        if user.op_type in MOVES:
+            waiting += user.successors()
 
 
 def _integers(value: ir.Value) -> bool:
