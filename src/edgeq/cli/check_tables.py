@@ -101,10 +101,13 @@ def _quality(measured: Measurement | None) -> str:
 
 
 def _problems(outcome: Outcome) -> list[str]:
-    """Why a target did not pass, in sentences."""
+    """Why a target did not pass, and what its numbers say is wrong, in sentences."""
     if outcome.error is not None:
         return [str(outcome.error)]
-    return [] if outcome.result is None else [v.sentence for v in outcome.result.verdicts if not v.passed]
+    if outcome.result is None:
+        return []
+    missed = [verdict.sentence for verdict in outcome.result.verdicts if not verdict.passed]
+    return missed + outcome.result.measurements.findings
 
 
 def _problem_lines(outcome: Outcome, debug: bool) -> list[Text]:

@@ -65,15 +65,16 @@ class Engine:
         if settings.options.weight_streaming:
             self._engine.weight_streaming_budget_v2 = self._engine.get_weight_streaming_automatic_budget()
         self._kernels: Any = None
-        self._kernels_path = cache_path(path, self.trt.__version__, sm)
-        self.context: Any = self._create_context(settings.backend, cuda_graph=cuda_graph)
+        if settings.backend == "tensorrt":
+            self.context: Any = self._engine.create_execution_context()
+        else:
+            self._kernels_path = cache_path(path, self.trt.__version__, sm)
+            self.context = self._create_rtx_context(cuda_graph=cuda_graph)
         if self.context is None:
             raise TargetError(f"The engine does not start: {logger.last()}")
         self.ports = describe_ports(self._engine, self.trt)
 
-    def _create_context(self, backend: BackendName, *, cuda_graph: bool) -> Any:
-        if backend == "tensorrt":
-            return self._engine.create_execution_context()
+    def _create_rtx_context(self, *, cuda_graph: bool) -> Any:
         config = self._engine.create_runtime_config()
         self._kernels = config.create_runtime_cache()
         restore(self._kernels, self._kernels_path)

@@ -97,7 +97,7 @@ def test_a_container_without_its_gpu_is_told_what_to_do(
 
 
 def _sent(path: str) -> bool:
-    """Whether the build context holds a file, by the kinds of rules in our .dockerignore: the last one wins."""
+    """Whether the build context holds a file, by the kinds of rules in .dockerignore: the last one wins."""
     sent = True
     for rule in (ROOT / ".dockerignore").read_text().splitlines():
         if not rule or rule.startswith("#"):
