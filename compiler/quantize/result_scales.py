@@ -1,24 +1,48 @@
 """Scales per channel behind a layer instead of in its weights, for kernels that fuse one scale only.
 
-conv(x, s_c · w) = f_c · conv(x, t · w) with s_c = t · f_c. The one scale t that stays with the integers is a
-power of two, so that every factor f_c = s_c / t has the bits of s_c: the function stays what it was.
+f(x, s_c · w) = r_c · f(x, t · w) with s_c = t · r_c, for convolutions and matrix products f. The one scale t
+that stays with the integers is a power of two, so that every factor r_c = s_c / t has the bits of s_c: the
+function stays what it was. Layers that read the same tensor get the same t, or a compiler that makes one
+product of them (queries, keys and values) could not.
+
+TensorRT writes the result of a kernel before it applies scales per channel: of a product in float16, where
+sums of integers up to 127 overflow, of a convolution in float32, twice the bytes. With t both stay in range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.affine import exact_scales
-from edgeq.compiler.plan import Plan
-from edgeq.compiler.plan_nodes import input_at
+from edgeq.compiler.plan import Plan, QuantParams
+from edgeq.compiler.plan_nodes import attribute, input_at, is_constant
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
 from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Capabilities
+
+_LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer with scales per channel: ``dequantize`` makes its weights, ``input`` is what it reads."""
+
+    node: ir.Node
+    dequantize: ir.Node
+    weight: QuantizedWeight
+    input: str
+    bound: float
+
+    @property
+    def spread(self) -> tuple[int, ...]:
+        """The shape in which a vector of its channels multiplies its result."""
+        return (1, -1, *([1] * (self.weight.codes.ndim - 2))) if self.node.op_type == "Conv" else (-1,)
 
 
 def scale_results(
@@ -26,70 +50,103 @@ def scale_results(
     plan: Plan,
     capabilities: Capabilities,
     recipe: Recipe,
+    activations: Mapping[str, QuantParams],
     weights: Mapping[str, QuantizedWeight],
 ) -> None:
-    """Rewrite, in place, the convolutions of the QDQ ``model`` whose rule asks for it (``scales_result``)."""
+    """Rewrite, in place, the layers of the QDQ ``model`` whose rule asks for it (``scales_result``)."""
     edit = Rewriter(model, capabilities, recipe)
     codes = {f"{name}_quantized": weight for name, weight in weights.items()}
-    for node in list(model.graph):
-        rule = capabilities.int8_static.get(node.op_type)
-        planned = plan.nodes.get(node.name or "")
-        if rule is None or not rule.scales_result or planned is None or planned.precision != "int8":
-            continue
-        dequantize = _dequantize(node)
-        weight = None if dequantize is None else codes.get(_source(dequantize))
-        if dequantize is not None and weight is not None and weight.params.scale.ndim == 1:
-            _rewrite(edit, node, dequantize, weight)
+    steps = {f"{name}_QuantizeLinear": float(params.scale) for name, params in activations.items()}
+    layers: dict[str, list[_Layer]] = {}
+    for node in model.graph:
+        layer = _layer(node, plan, capabilities, codes, steps)
+        if layer is not None:
+            layers.setdefault(layer.input, []).append(layer)
+    for group in layers.values():
+        _rewrite_group(edit, group)
     drop_unused(model)
 
 
-def _dequantize(node: ir.Node) -> ir.Node | None:
-    value = input_at(node, 1)
+def _layer(
+    node: ir.Node,
+    plan: Plan,
+    capabilities: Capabilities,
+    codes: Mapping[str, QuantizedWeight],
+    steps: Mapping[str, float],
+) -> _Layer | None:
+    rule = capabilities.int8_static.get(node.op_type)
+    planned = plan.nodes.get(node.name or "")
+    if rule is None or not rule.scales_result or planned is None or planned.precision != "int8":
+        return None
+    dequantize, source = _dequantize(node, 1), _dequantize(node, 0)
+    if dequantize is None or source is None or not _bias_can_follow(node):
+        return None
+    weight = codes.get(_read(dequantize))
+    if weight is None or weight.params.spec.axis is None:
+        return None
+    axis = weight.params.spec.axis
+    rest = tuple(a for a in range(weight.codes.ndim) if a != axis)
+    largest = np.abs(weight.codes.astype(np.int64)).sum(axis=rest).max()
+    name = _read(source)
+    return _Layer(node, dequantize, weight, name, 127.0 * steps.get(name, 1.0) * float(largest))
+
+
+def _dequantize(node: ir.Node, index: int) -> ir.Node | None:
+    value = input_at(node, index)
     producer = None if value is None else value.producer()
     return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
 
 
-def _source(dequantize: ir.Node) -> str:
+def _read(dequantize: ir.Node) -> str:
     value = dequantize.inputs[0]
     return "" if value is None else value.name or ""
 
 
-def _rewrite(edit: Rewriter, node: ir.Node, dequantize: ir.Node, weight: QuantizedWeight) -> None:
-    scales = weight.params.scale
-    one = np.float32(2.0 ** np.floor(np.log2(float(scales.max()))))
-    factors = scales / one
-    if (exact_scales(factors, edit.capabilities.scale_dtype) != factors).any():
-        return  # the smallest channels would lose bits
-    name = node.name or node.op_type
-    dequantize.replace_input_with(1, edit.initializer(f"{name}_weight_scale", np.asarray(one)))
-    dequantize.replace_input_with(2, edit.initializer(f"{name}_weight_zero_point", np.zeros((), np.int8)))
-    dequantize.attributes.clear()
-    result, uses = node.outputs[0], list(node.outputs[0].uses())
-    spread = (1, -1, *([1] * (weight.codes.ndim - 2)))
-    made = [edit.node("Mul", [result, _constant(edit, f"{name}_scale", factors, spread)], f"{name}_Scale")]
+def _bias_can_follow(node: ir.Node) -> bool:
+    """Whether what the layer adds may be added behind it instead."""
     bias = input_at(node, 2)
-    if bias is not None:
-        made.append(_bias(edit, node, bias, made[0].outputs[0], spread))
+    if node.op_type == "Conv":
+        return bias is None or is_constant(bias)
+    return bias is None or attribute(node, "beta", 1.0) == 1.0
+
+
+def _rewrite_group(edit: Rewriter, layers: Sequence[_Layer]) -> None:
+    """One scale for all ``layers``, which read one tensor: so small that no sum overflows float16."""
+    limit = min(_LARGEST_HALF / max(layer.bound, 1e-30) for layer in layers)
+    largest = min(float(layer.weight.params.scale.max()) for layer in layers)
+    one = np.float32(2.0 ** np.floor(np.log2(min(limit, largest))))
+    for layer in layers:
+        factors = layer.weight.params.scale / one
+        if (exact_scales(factors, edit.capabilities.scale_dtype) == factors).all():
+            _rewrite(edit, layer, one, factors)  # else the smallest channels would lose bits
+
+
+def _rewrite(edit: Rewriter, layer: _Layer, one: np.float32, factors: Floats) -> None:
+    node, name = layer.node, layer.node.name or layer.node.op_type
+    layer.dequantize.replace_input_with(1, edit.initializer(f"{name}_weight_scale", np.asarray(one)))
+    layer.dequantize.replace_input_with(
+        2, edit.initializer(f"{name}_weight_zero_point", np.zeros((), np.int8))
+    )
+    layer.dequantize.attributes.clear()
+    result, uses = node.outputs[0], list(node.outputs[0].uses())
+    constant = edit.initializer(f"{name}_scale", factors.reshape(layer.spread))
+    made = [edit.node("Mul", [result, constant], f"{name}_Scale")]
+    if (bias := input_at(node, 2)) is not None:
+        node.resize_inputs(2)
+        made.append(edit.node("Add", [made[0].outputs[0], _spread(edit, layer, bias)], f"{name}_Bias"))
     _replace_result(edit, node, made, uses)
 
 
-def _bias(
-    edit: Rewriter, node: ir.Node, bias: ir.Value, result: ir.Value, spread: tuple[int, ...]
-) -> ir.Node:
-    """The bias behind the factor that it must not be multiplied with."""
-    node.resize_inputs(2)
-    assert bias.const_value is not None
+def _spread(edit: Rewriter, layer: _Layer, bias: ir.Value) -> ir.Value:
+    """The bias of a convolution in the shape that adds to its channels; that of a product has it already."""
+    if layer.node.op_type != "Conv" or bias.const_value is None:
+        return bias
     numbers = np.asarray(bias.const_value.numpy(), np.float32)
-    constant = _constant(edit, f"{bias.name}_spread", numbers, spread)
-    return edit.node("Add", [result, constant], f"{node.name}_Bias")
-
-
-def _constant(edit: Rewriter, name: str, numbers: Floats, shape: tuple[int, ...]) -> ir.Value:
-    return edit.initializer(name, numbers.astype(np.float32).reshape(shape))
+    return edit.initializer(f"{bias.name}_spread", numbers.reshape(layer.spread))
 
 
 def _replace_result(
-    edit: Rewriter, node: ir.Node, made: list[ir.Node], uses: Sequence[tuple[ir.Node, int]]
+    edit: Rewriter, node: ir.Node, made: Sequence[ir.Node], uses: Sequence[tuple[ir.Node, int]]
 ) -> None:
     """Let the readers of the node's result read that of the last of ``made``, under the old name."""
     result, last = node.outputs[0], made[-1].outputs[0]

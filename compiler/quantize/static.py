@@ -83,7 +83,7 @@ def quantize_static(
                 reporter,
                 in_float=capabilities.simulate_in_float,
             )
-    scale_results(built.model.ir, plan, capabilities, recipe, built.constants)
+    scale_results(built.model.ir, plan, capabilities, recipe, built.activations, built.constants)
     plan.activations.update({name: params.spec for name, params in built.activations.items()})
     params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
     return Quantized(built.model, plan, params, tuple(builder.notes))

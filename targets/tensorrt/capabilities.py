@@ -129,5 +129,5 @@ def capabilities(options: TensorRTOptions) -> Capabilities:
     found = replace(_CAPABILITIES, scale_dtype=_SCALE_DTYPES[options.precision])
     if options.precision == "fp32" or prefers_classic(options):
         return found
-    conv = replace(_INT8_STATIC["Conv"], scales_result=True)
-    return replace(found, int8_static=MappingProxyType({**_INT8_STATIC, "Conv": conv}))
+    layers = {name: replace(_INT8_STATIC[name], scales_result=True) for name in ("Conv", "Gemm", "MatMul")}
+    return replace(found, int8_static=MappingProxyType({**_INT8_STATIC, **layers}))
