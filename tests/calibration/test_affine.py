@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -106,3 +107,17 @@ def test_exact_scales_are_the_nearest_normal_numbers() -> None:
     expected = [SMALLEST_HALF, SMALLEST_HALF, np.float16(0.1), np.float16(-0.1), 65504]
     np.testing.assert_array_equal(got, np.array(expected, np.float32))
     np.testing.assert_array_equal(exact_scales(given_scales, "float32"), given_scales)
+
+
+@given(st.floats(-1e30, 0), st.floats(0, 1e30), st.booleans())
+def test_bfloat16_scales_are_exact_and_cover_the_range(low: float, high: float, symmetric: bool) -> None:
+    scale, _ = quant_params(Range(low, high), "int8", symmetric, "bfloat16")
+    assert scale.astype(ml_dtypes.bfloat16).astype(np.float32) == scale
+    wanted, _ = quant_params(Range(low, high), "int8", symmetric)
+    assert wanted <= scale <= wanted * (1 + 2**-7) * (1 + 2**-20)
+
+
+def test_bfloat16_scales_are_the_nearest() -> None:
+    given_scales = np.exp(np.random.default_rng(0).uniform(-80, 80, 1000)).astype(np.float32)
+    expected = given_scales.astype(ml_dtypes.bfloat16).astype(np.float32)
+    np.testing.assert_array_equal(exact_scales(given_scales, "bfloat16"), expected)
