@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from edgeq.compiler.plan import QuantSpec
 from edgeq.compiler.quantize.blocks import Blocks, recipe_blocks, unpack
-from edgeq.compiler.quantize.expanded import expand_inputs, refuse_weight, refused
+from edgeq.compiler.quantize.expanded import expand_inputs, refuse_weight, refused, seen_by_node
 from edgeq.compiler.quantize.linear import read_linear
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.stored_weights import expand_gemm, expand_matmul
@@ -54,8 +54,7 @@ def _dequantized(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
     key = ("int4", weight.root, stored_axis)
     if key not in state.cache:
         state.cache[key] = _store(weight, stored_axis, state)
-    value: ir.Value = state.cache[key]
-    return value if weight.perm is None else _transposed(value, weight, state)
+    return seen_by_node(state.cache[key], weight, state)
 
 
 def _store(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
@@ -74,35 +73,13 @@ def _store(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
     ]
     attributes = {"axis": axis, "block_size": blocks.block_size}
     made = state.node("DequantizeLinear", inputs, f"{name}_expanded", attributes=attributes)
-    return _first(made, stored.shape, state)
+    state.insert_first([made])
+    value = made.outputs[0]
+    value.shape, value.type = ir.Shape(stored.shape), ir.TensorType(ir.DataType.FLOAT)
+    return value
 
 
 def _signed(blocks: Blocks) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
     """Codes int8 [N, K] around 0."""
     codes = unpack(blocks.codes, blocks.bits, blocks.block_size).astype(np.int8) - (1 << (blocks.bits - 1))
     return codes.reshape(len(codes), -1).astype(np.int8)
-
-
-def _transposed(value: ir.Value, weight: Weight, state: Rewriter) -> ir.Value:
-    key = ("int4 seen", value)
-    if key not in state.cache:
-        attributes = {"perm": list(weight.perm or ())}
-        made = state.node("Transpose", [value], f"{weight.name}_seen", attributes=attributes)
-        producer = value.producer()
-        assert producer is not None
-        assert producer.graph is not None
-        producer.graph.insert_after(producer, [made])
-        state.cache[key] = _typed(made, weight.shape)
-    seen: ir.Value = state.cache[key]
-    return seen
-
-
-def _first(made: ir.Node, shape: tuple[int, ...], state: Rewriter) -> ir.Value:
-    state.insert_first([made])
-    return _typed(made, shape)
-
-
-def _typed(made: ir.Node, shape: tuple[int, ...]) -> ir.Value:
-    value = made.outputs[0]
-    value.shape, value.type = ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
-    return value

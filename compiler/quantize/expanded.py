@@ -109,24 +109,35 @@ def _stored_axes(weight: Weight, axes: Sequence[int]) -> list[int]:
 
 
 def _expanded(weight: Weight, axes: Sequence[int], state: Rewriter) -> ir.Value:
-    key = ("expanded", weight.root, tuple(sorted(_stored_axes(weight, axes))), weight.perm)
-    if key in state.cache:
-        known: ir.Value = state.cache[key]
-        return known
-    codes, scales = int8_codes(weight, axes, state)
-    widen = _dequantize if state.capabilities.weight_form == "dequantize" else _cast_and_scale
-    made = widen(weight, codes, scales, state)
-    if weight.perm is not None:
+    """Float weights as their node sees them; nodes that see the same integers share what widens them."""
+    key = ("expanded", weight.root, tuple(sorted(_stored_axes(weight, axes))))
+    if key not in state.cache:
+        codes, scales = int8_codes(weight, axes, state)
+        widen = _dequantize if state.capabilities.weight_form == "dequantize" else _cast_and_scale
+        made = widen(weight, codes, scales, state)
+        state.insert_first(made)
+        for node in made:
+            node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), codes.shape
+        state.cache[key] = made[-1].outputs[0]
+    return seen_by_node(state.cache[key], weight, state)
+
+
+def seen_by_node(stored: ir.Value, weight: Weight, state: Rewriter) -> ir.Value:
+    """``stored``, which has the layout of the file, as the node of ``weight`` sees it."""
+    if weight.perm is None:
+        return stored
+    key = ("seen", stored, weight.perm)
+    if key not in state.cache:
         perm: Sequence[int] = weight.perm
-        made.append(
-            state.node(
-                "Transpose", [made[-1].outputs[0]], f"{weight.name}_seen", attributes={"perm": list(perm)}
-            )
-        )
-    state.insert_first(made)
-    value = made[-1].outputs[0]
-    value.shape, value.type = ir.Shape(weight.shape), ir.TensorType(ir.DataType.FLOAT)
-    state.cache[key] = value
+        made = state.node("Transpose", [stored], f"{weight.name}_seen", attributes={"perm": list(perm)})
+        made.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        made.outputs[0].shape = ir.Shape(weight.shape)
+        producer = stored.producer()
+        assert producer is not None
+        assert producer.graph is not None
+        producer.graph.insert_after(producer, [made])
+        state.cache[key] = made.outputs[0]
+    value: ir.Value = state.cache[key]
     return value
 
 

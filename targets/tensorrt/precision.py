@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from edgeq.calibration.types import Arrays
 from edgeq.compiler.model import Model
@@ -47,6 +48,7 @@ def cast_rest(
         return model, ()
     result = model.clone()
     name_nodes(result.ir)
+    _infer_types(result.ir)
     state = Rewriter(result.ir, Capabilities("tensorrt", ()), Recipe(scheme="fp16"))
     constants = NarrowConstants(state, dtype)
     soften_masks(state, constants.largest)
@@ -61,6 +63,11 @@ def cast_rest(
     _convert(result.ir, dtype, Caster(state, constants, dtype), kept)
     drop_unused(result.ir)
     return result, _notes(kept, precision)
+
+
+def _infer_types(model: ir.Model) -> None:
+    if any(value.dtype is None for node in model.graph.all_nodes() for value in node.outputs):
+        ShapeInferencePass()(model)
 
 
 def _convert(model: ir.Model, dtype: ir.DataType, caster: Caster, kept: Reasons) -> None:
