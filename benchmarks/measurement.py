@@ -119,10 +119,7 @@ class Measurements(Mapping[str, Measurement]):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurements:
         """The inverse of :meth:`to_json`."""
-        result = cls(
-            failures=dict(data.get("failures", {})),
-            notes=list(data.get("notes", ())),
-            findings=list(data.get("findings", ())),
-        )
+        notes, findings = list(data.get("notes", ())), list(data.get("findings", ()))
+        result = cls({}, dict(data.get("failures", {})), notes, findings)
         result.add(*(Measurement.from_json(entry) for entry in data["metrics"]))
         return result

@@ -256,7 +256,6 @@ class DeviceRunner(Protocol):
         self, original: Path | None, feeds: Sequence[Arrays], options: BenchOptions, progress: Progress
     ) -> DeviceReport:
         """Time the artefact beside float versions of ``original``: the FP32 model or a folder with it."""
-        ...
 
 
 class Target(Protocol):

@@ -85,9 +85,7 @@ class Measured(_Strict):
 
     def as_measurements(self) -> Measurements:
         """The measurements by metric name."""
-        result = Measurements(
-            failures=dict(self.failures), notes=list(self.notes), findings=list(self.findings)
-        )
+        result = Measurements({}, dict(self.failures), list(self.notes), list(self.findings))
         result.add(*self.measurements)
         return result
 

@@ -33,6 +33,7 @@ def write_report(manifest: Manifest, path: Path) -> None:
 def render_report(manifest: Manifest) -> str:
     """The page's HTML: no script, nothing loaded from outside."""
     title = f"{model_name(manifest)} on {manifest.target}: edgeq report"
+    found = manifest.measured.as_measurements() if manifest.measured else Measurements()
     head = el(
         "head",
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
@@ -41,7 +42,7 @@ def render_report(manifest: Manifest) -> str:
     )
     sections = (
         _header(manifest),
-        *(el("p", f"✗ {finding}", class_="bad") for finding in _findings(manifest)),
+        *(el("p", f"✗ {finding}", class_="bad") for finding in found.findings),
         _tiles(manifest.measured),
         _budgets(manifest.measured),
         _measurements(manifest.measured),
@@ -85,10 +86,6 @@ def _badge(measured: Measured | None) -> Html:
 
 def _s(count: int) -> str:
     return "" if count == 1 else "s"
-
-
-def _findings(manifest: Manifest) -> list[str]:
-    return manifest.measured.findings if manifest.measured else []
 
 
 def _tiles(measured: Measured | None) -> Html | None:

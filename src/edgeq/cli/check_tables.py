@@ -101,13 +101,10 @@ def _quality(measured: Measurement | None) -> str:
 
 
 def _problems(outcome: Outcome) -> list[str]:
-    """Why a target did not pass, and what its numbers say is wrong, in sentences."""
+    """Why a target did not pass, in sentences."""
     if outcome.error is not None:
         return [str(outcome.error)]
-    if outcome.result is None:
-        return []
-    missed = [verdict.sentence for verdict in outcome.result.verdicts if not verdict.passed]
-    return missed + outcome.result.measurements.findings
+    return [] if outcome.result is None else [v.sentence for v in outcome.result.verdicts if not v.passed]
 
 
 def _problem_lines(outcome: Outcome, debug: bool) -> list[Text]:

@@ -12,19 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.benchmarks.metric_info import DEVICE
+from edgeq.benchmarks.options import BenchOptions
 from edgeq.calibration.types import TensorSpec
 from edgeq.errors import DataError, MissingExtraError, TargetError
-from edgeq.targets.tensorrt.backend.request import InputShapes
+from edgeq.progress import SilentProgress
+from edgeq.targets.tensorrt.backend.choose import importable
+from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport, InputShapes
 from edgeq.targets.tensorrt.gpu import memory
 from edgeq.targets.tensorrt.gpu.built_for import check_built_for
+from edgeq.targets.tensorrt.gpu.compare import build_float
 from edgeq.targets.tensorrt.gpu.device import Device, compute_capability, device, present, require
 from edgeq.targets.tensorrt.gpu.engine import describe_ports
 from edgeq.targets.tensorrt.gpu.execution import Execution
 from edgeq.targets.tensorrt.gpu.profile_choice import choose_profile
 from edgeq.targets.tensorrt.gpu.runner import EngineRunner
 from edgeq.targets.tensorrt.gpu.runtime_cache import cache_path, keep, restore
-from edgeq.targets.tensorrt.options import TensorRTOptions
+from edgeq.targets.tensorrt.layers.file import write_layers
+from edgeq.targets.tensorrt.options import ARCHITECTURES, TensorRTOptions
 from edgeq.targets.tensorrt.settings import Settings
+from tests.support.bench_models import IDENTITY, linear
 from tests.support.tensorrt import needs_rtx
 from tests.support.tensorrt_gpu import Context, HostCuda, Trt, ports
 
@@ -449,3 +456,35 @@ def test_memory_goes_to_the_gpu_and_back() -> None:
     assert np.array_equal(buffer.host, np.arange(1024) % 251)
     cuda.free(buffer)
     cuda.close()
+
+
+def runs_here(backend: BackendName) -> bool:
+    found = device()
+    return found is not None and importable(backend) and (backend == "tensorrt" or found.sm in ARCHITECTURES)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_runs_is_timed_and_compared(backend: BackendName, tmp_path: Path) -> None:
+    if not runs_here(backend):
+        pytest.skip(f"no NVIDIA GPU that {backend} builds for, or {backend} is not installed")
+    original = linear(tmp_path / "fp32.onnx")
+    profile = {"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))}
+    sm = () if backend == "tensorrt" else (require().sm,)
+    like = settings(backend=backend, version="", scheme="fp32", sm=sm, profiles=(profile,))
+    folder = build_float(original, "fp32", like, tmp_path / "artefact", SilentProgress())
+    report = BuildReport(backend=backend, version="", engine_bytes=1, seconds=1, peak_mb=1, tables={})
+    write_layers(folder, report, (), ())
+    with EngineRunner(folder) as runner:
+        for rows in (2, 2, 2, 5, 1, 5):
+            x = np.random.default_rng(rows).standard_normal((rows, 4)).astype(np.float32)
+            assert np.allclose(runner.run({"x": x})["y"], x @ IDENTITY, atol=1e-2)
+        timed = runner.timed({"x": x})
+        assert 0 < timed.device <= timed.total < 1
+        with pytest.raises(DataError, match="was built for"):
+            runner.run({"x": np.zeros((9, 4), np.float32)})
+        found = runner.measure_device(original, [{"x": x}], BenchOptions.quick(), SilentProgress())
+    assert {m.metric for m in found.measurements} == DEVICE - {"speedup_fp32"}
+    assert found.findings == ()
+    with pytest.raises(TargetError, match="The runner is closed"):
+        runner.run({"x": x})
+    runner.close()

@@ -18,11 +18,7 @@ from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metric_info import DEVICE
 from edgeq.benchmarks.verdicts import judge
 from edgeq.calibration.types import Arrays
-from edgeq.check import CheckResult
-from edgeq.check import Outcome as CheckOutcome
-from edgeq.cli.check_tables import check_view
 from edgeq.cli.tables import result_view
-from edgeq.config import load_config
 from edgeq.manifest import Manifest
 from edgeq.progress import SilentProgress
 from edgeq.report import render_report
@@ -212,17 +208,6 @@ def test_a_finding_is_red_in_the_terminal(tmp_path: Path) -> None:
     console = Console(file=screen, force_terminal=True, color_system="standard", width=200, no_color=False)
     console.print(result_view(artefact(tmp_path)))
     assert f"\x1b[1;31m✗ {FINDING}\x1b[0m" in screen.getvalue()
-
-
-def test_a_finding_stands_below_the_table_of_a_check(tmp_path: Path) -> None:
-    file = tmp_path / "edgeq.toml"
-    file.write_text('model = "model.onnx"\n[[targets]]\ntarget = "tensorrt"\nscheme = "fp16"\nname = "gpu"\n')
-    config = load_config(file)
-    checked = CheckResult(config, (CheckOutcome(config.targets[0], artefact(tmp_path), None, 1.0),))
-    screen = StringIO()
-    console = Console(file=screen, force_terminal=True, color_system="standard", width=200, no_color=False)
-    console.print(check_view(checked, (), ()))
-    assert f"\x1b[1;31mgpu: \x1b[0m{FINDING}" in screen.getvalue()
 
 
 def test_a_finding_is_in_the_job_summary(tmp_path: Path) -> None:
