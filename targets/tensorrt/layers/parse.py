@@ -22,13 +22,16 @@ _TENSOR = "{ Name: "
 _AFTER = re.compile(r"\n\n?(?:I/O Tensors|Bindings):\n")
 _KIND = re.compile(r", LayerType: (?P<kind>[^,\n]+), Inputs: \[")
 _SHAPE = re.compile(
-    r", Dimensions: \[(?P<shape>[-\d,]*)\], Strides: \[[-\d,]*\], StrideOrder: \[[-\d,]*\], "
-    r"Datatype: (?P<dtype>\w+), Format: "
+    r"(?:, Location: \w+)?, Dimensions: \[(?P<shape>[-\d,]*)\]"
+    r"(?:, Strides: \[[-\d,]*\], StrideOrder: \[[-\d,]*\])?, Datatype: (?P<dtype>\w+), Format: "
 )
 _TENSOR_END = re.compile(r" }(?=\]|, { Name: )")
-# Layers that wait for others have an event besides the stream.
+_CONSTANTS = ", Constants: "
+# Layers that hand sizes to the GPU have parameters instead of a tactic, and no constants; layers that wait
+# for others have an event besides the stream.
 _TAIL = re.compile(
-    r", TacticName: (?P<tactic>.*?), StreamId: \d+(?:, \w+: [^,\n]*)*, Metadata: ?(?P<metadata>.*)\Z",
+    r", (?:TacticName: (?P<tactic>.*?)|ParameterType: \w+(?:, \w+: \[[^\]\n]*\])*, TacticValue: \w+)"
+    r", StreamId: \d+(?:, \w+: [^,\n]*)*, Metadata: ?(?P<metadata>.*)\Z",
     re.DOTALL,
 )
 _SHOWN = 200
@@ -85,7 +88,9 @@ def _layer(text: str) -> Layer:
 
 def _fields(text: str, kind: re.Match[str]) -> Layer:
     inputs, at = _tensors(text, kind.end() - 1)
-    constants, at = _tensors(text, _expect(text, at, ", Constants: "))
+    constants: tuple[LayerTensor, ...] = ()
+    if text.startswith(_CONSTANTS, at):
+        constants, at = _tensors(text, at + len(_CONSTANTS))
     outputs, at = _tensors(text, _expect(text, at, ", Outputs: "))
     tail = _TAIL.match(text, at)
     if tail is None:
@@ -97,7 +102,7 @@ def _fields(text: str, kind: re.Match[str]) -> Layer:
         constants=constants,
         outputs=outputs,
         nodes=node_names(tail["metadata"]),
-        tactic=tail["tactic"],
+        tactic=tail["tactic"] or "",
     )
 
 

@@ -66,6 +66,19 @@ def test_a_line_of_the_table() -> None:
     assert (table.layers[1].kind, table.layers[1].nodes) == ("signal", ())
 
 
+def test_a_layer_that_hands_sizes_to_the_gpu() -> None:
+    line = (
+        "Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { "
+        "Name: /m/Gather_3, Location: Device, Dimensions: [1], Datatype: Int64, "
+        "Format: Format not available due to dynamic shapes }], ParameterType: ShapeH2D, "
+        "shapeValues0: [-5], TacticValue: 0x0000000000000000, StreamId: 0, Metadata: "
+    )
+    (layer,) = parse_table(f"Layers:\n{line}\n", 86).layers
+    assert (layer.name, layer.kind) == ("[ShapeHostToDeviceCopy 0]", "ShapeHostToDevice")
+    assert layer.outputs == (LayerTensor(name="/m/Gather_3", dtype="Int64", shape=(1,)),)
+    assert (layer.inputs, layer.constants, layer.nodes, layer.tactic) == ((), (), (), "")
+
+
 def test_an_engine_without_layers() -> None:
     assert parse_table("Layers:\n" + _AFTER, 86).layers == ()
 
