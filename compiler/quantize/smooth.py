@@ -29,13 +29,16 @@ from edgeq.targets.base import Capabilities
 
 Float64 = npt.NDArray[np.float64]
 
-# Samples whose per-channel statistics are taken: outlier channels show on the first.
-SMOOTHING_SAMPLES = 32
+# Samples whose per-channel statistics are taken: outliers show on the first, the channels of a Relu later.
+SMOOTHING_SAMPLES = 128
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # An elementwise product must pay: at least this much less noise power, 2 dB.
 NEEDED_GAIN = 1.6
 _NORMALIZATIONS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _TINY = 1e-9
+# A channel counts as at least this share of the largest one. Behind a Relu some channels hardly show in the
+# samples; scaled up by what was seen of them, they would set the range of the tensor where they do.
+FLOOR = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def _best_scales(
     if len(low) != len(weights):
         return None
     largest_input = np.maximum(np.maximum(-low, high), _TINY)
+    largest_input = np.maximum(largest_input, FLOOR * largest_input.max())
     largest_weight = np.maximum(np.abs(weights).max(axis=1), _TINY)
     plain = _noise(np.ones(len(low)), low, high, squares, weights)
     candidates = [largest_input**a / largest_weight ** (1 - a) for a in STRENGTHS]
