@@ -130,7 +130,7 @@ def exact_check(found: Distance, why: tuple[str, str], samples: str) -> Check:
 
 
 def half_check(found: Distance, samples: str, *, rounded: bool) -> Check:
-    """What computes in float16: as close as rounding every operation allows; ``rounded``: activations are too."""
+    """What computes in float16 is as close as its roundings allow; ``rounded``: activations are too."""
     limit = FLOAT16_SQNR_ROUNDED if rounded else FLOAT16_SQNR
     wanted = f"at least {limit:.0f} dB to ONNX Runtime in float32"
     if found.wrong:
