@@ -21,7 +21,7 @@ from edgeq.compiler.load.opsets import (
 )
 from edgeq.compiler.load.sparse import densify
 from edgeq.compiler.load.tensors import check_tensors
-from edgeq.compiler.load.validity import check_structure, check_valid
+from edgeq.compiler.load.validity import check_valid
 from edgeq.compiler.model import Model, Source
 from edgeq.errors import ModelError
 from edgeq.progress import Progress
@@ -77,12 +77,13 @@ def _load(path: Path, progress: Progress) -> Model:
 
 
 def read_onnx(path: Path) -> Model:
-    """The ONNX file ``path`` as it is: any opset, operator and type; weights are mapped and not read.
+    """The ONNX file ``path`` as it is: any opset, operator, type and attribute; weights are not read.
 
-    For reading only: what comes of it is not known to run anywhere. The source has no digest.
+    For looking at it only: nodes are not checked against ONNX, because quantizers write models of old opsets
+    with attributes of newer ones, which compilers accept. The source has no digest.
 
     Raises:
-        ModelError: not there, not ONNX, a broken structure, or external data that cannot be mapped.
+        ModelError: not there, not ONNX, values that nothing produces, or external data that cannot be mapped.
     """
     try:
         proto = read_proto(path)
@@ -90,7 +91,6 @@ def read_onnx(path: Path) -> Model:
         with ExternalFiles(path) as files:
             check_tensors(proto, files, path.name)
             sort_nodes(proto.graph, path.name)
-            check_structure(proto, path.name)
             model = _to_ir(proto, path.name)
             attach(model, files)
     except UnicodeDecodeError as error:

@@ -24,26 +24,16 @@ def check_valid(proto: onnx.ModelProto, name: str) -> None:
     Raises:
         ModelError: with the first thing that is wrong, in one sentence.
     """
-    skeleton = check_structure(proto, name)
-    try:
-        onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        if found := _TYPE_ERROR.search(str(error)):
-            raise ModelError(f"{name} is not a valid ONNX model: {_sentence(found[0])}") from error
-
-
-def check_structure(proto: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Check structure and attributes alone; returns the copy without large weights.
-
-    Raises:
-        ModelError: with the first thing that is wrong, in one sentence.
-    """
     skeleton = _without_weights(proto)
     try:
         onnx.checker.check_model(skeleton)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelError(f"{name} is not a valid ONNX model: {_sentence(str(error))}") from error
-    return skeleton
+    try:
+        onnx.shape_inference.infer_shapes(skeleton, check_type=True, strict_mode=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        if found := _TYPE_ERROR.search(str(error)):
+            raise ModelError(f"{name} is not a valid ONNX model: {_sentence(found[0])}") from error
 
 
 def _without_weights(proto: onnx.ModelProto) -> onnx.ModelProto:

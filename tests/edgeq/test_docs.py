@@ -17,7 +17,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 @pytest.mark.parametrize(
     ("script", "name"),
-    [("generate_cli.py", "cli.md"), ("generate_coreml_ops.py", "coreml-ops.md")],
+    [
+        ("generate_cli.py", "cli.md"),
+        ("generate_coreml_ops.py", "coreml-ops.md"),
+        ("generate_tensorrt_lint.py", "tensorrt-lint.md"),
+    ],
 )
 def test_generated_pages_are_up_to_date(script: str, name: str) -> None:
     spec = importlib.util.spec_from_file_location(script.removesuffix(".py"), ROOT / "docs" / script)

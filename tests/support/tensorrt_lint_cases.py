@@ -224,6 +224,30 @@ def softmax() -> onnx.ModelProto:
     return g.model(g.op("Softmax", [g.qdq(g.input("x", 64, 128), "x")], "op"))
 
 
+def scalar(shape: tuple[int, ...]) -> onnx.ModelProto:
+    """An Add ``op`` with a quantized constant."""
+    g = QDQ()
+    g.constant("c", np.full(shape, 3, np.int8))
+    x = g.op("Add", [g.qdq(g.input("x", 1, 32, 16, 16), "x"), g.dequantize("c", "c", scale=0.1)], "op")
+    return g.model(g.qdq(x, "y"))
+
+
+def stray(kind: str) -> onnx.ModelProto:
+    """Codes of weights that another op changes before they are dequantized."""
+    g = QDQ()
+    codes = g.constant("c", np.ones((96, 128), np.int8))
+    if kind == "Gather":
+        codes = g.op("Gather", [codes, g.input("i", 4, dtype=np.int64)], "op")
+        return g.model(g.dequantize(codes, "c", scale=0.1), dtype=np.float32)
+    g.input("x", 64, 128)
+    if kind == "Cast":
+        return g.model(
+            g.op("MatMul", ["x", g.op("Transpose", [g.op("Cast", [codes], "op", to=1)], "t")], "mm")
+        )
+    codes = g.op("Transpose", [codes], "op", perm=[1, 0])
+    return g.model(g.op("MatMul", [g.qdq("x", "x"), g.dequantize(codes, "c", scale=0.1)], "mm"))
+
+
 def per_channel(size: int, axis: int) -> dict[str, Any]:
     return {"scale": np.full(size, 0.02, np.float32), "zero": np.zeros(size, np.int8), "axis": axis}
 
@@ -273,6 +297,11 @@ def _types() -> Iterator[Case]:
     yield Case("fp8-with-int8", "code-types-mixed", lambda: convolution(e4m3(), int8), FAILS, "op", sm=89)
     yield Case("fp8-with-int8-matmul", "code-types-mixed", lambda: product(e4m3(), {"axis": 1}), FAILS, "op", sm=89)
     yield Case("int8-with-int4-conv", "code-types-mixed", lambda: convolution({}, {"dtype": INT4}), FAILS, "op")
+    yield Case("scalar-codes", "codes-scalar", lambda: scalar(()), FAILS, "c_dq")
+    for kind in ("Gather", "Cast", "Transpose"):
+        yield Case(f"stray-codes {kind}", "codes-stray", lambda k=kind: stray(k), FAILS, "op")
+    yield Case("int4-opset-13", "opset", lambda: product(None, {"axis": 0, "block": 64, "dtype": INT4}, opset=13), FUSED, "w_dq", "op")
+    yield Case("channels-opset-11", "opset", lambda: convolution({}, {}, opset=11), QUANTIZED, "w_dq", "op")
     yield Case("fp8-opset-13", "opset", lambda: product(e4m3(), {"axis": 1, "dtype": E4M3}, opset=13), QUANTIZED, "w_dq", "op", sm=89, more=("opset:x_q", "opset:x_dq"))
 
 
@@ -383,6 +412,7 @@ def _valid() -> Iterator[Case]:
     yield Case("sm75 MatMul", None, lambda: product({}, {"axis": 1}), QUANTIZED, sm=75)
     yield Case("Cast of a float32 scale", None, cast_after_scale, QUANTIZED)
     yield Case("one scale in a Concat", None, lambda: concat(0.02), QUANTIZED)
+    yield Case("constant of one element", None, lambda: scalar((1,)), FLOAT)
     yield Case("chain", None, lambda: chain(True), QUANTIZED)
     yield Case("residual", None, lambda: residual(True), BUILDS)
     yield Case("activation", None, lambda: activation(False), QUANTIZED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from edgeq.targets.base import Finding
 
 FAULTY = 1
+# Findings of one rule that are shown: tools break a rule everywhere or nowhere.
+SHOWN = 10
 # Outcome → heading and colour, the worst first.
 OUTCOMES = {
     "fails": ("fails to build", "bold red"),
@@ -75,9 +78,16 @@ def _group(outcome: str, findings: Sequence[Finding]) -> Iterator[RenderableType
     heading, style = OUTCOMES[outcome]
     yield Text(f"{heading} ({len(findings)})", style=style)
     table = Table.grid(padding=(0, 2))
+    counts = Counter(finding.rule for finding in findings)
+    shown: Counter[str] = Counter()
     for finding in findings:
-        where = Text.assemble("  ", (finding.node, "bold"), f" ({finding.op_type})")
-        table.add_row(where, Text(finding.rule, style="dim"), f"{finding.what}. {finding.mend}")
+        rule, shown[finding.rule] = finding.rule, shown[finding.rule] + 1
+        if shown[rule] <= SHOWN:
+            where = Text.assemble("  ", (finding.node, "bold"), f" ({finding.op_type})")
+            table.add_row(where, Text(rule, style="dim"), f"{finding.what}. {finding.mend}")
+        if shown[rule] == SHOWN + 1:
+            more = f"and {counts[rule] - SHOWN} more: see --json"
+            table.add_row(Text("  …"), Text(rule, style="dim"), Text(more, style="dim"))
     yield table
 
 

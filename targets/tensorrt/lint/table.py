@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeq.targets.tensorrt.lint import axes, blocks, efficiency, hardware, placement, types, unsupported
+from edgeq.targets.tensorrt.lint import (
+    axes,
+    blocks,
+    codes,
+    efficiency,
+    hardware,
+    placement,
+    types,
+    unsupported,
+)
 from edgeq.targets.tensorrt.lint.graph import Graph, Problem
 
 Outcome = Literal["fails", "wrong", "float", "slow", "note"]
@@ -36,7 +45,9 @@ RULES: Mapping[str, Rule] = {
     "scale-subnormal": Rule("note", "a subnormal float16 scale", types.small_scale),
     "float-types": Rule("fails", "float types that meet in an op, often by the type of a scale or a bias", types.mixed_floats),
     "code-types-mixed": Rule("fails", "FP8 with INT8 or INT4; a Conv with INT8 and INT4", types.mixed_codes),
-    "opset": Rule("note", "INT4, FP8 or blocks in an opset before they came", types.old_opset),
+    "codes-scalar": Rule("fails", "a quantized constant without dimensions", codes.scalar_codes),
+    "codes-stray": Rule("fails", "a quantized constant that another op than DequantizeLinear reads", codes.stray_codes),
+    "opset": Rule("note", "several scales, INT4, FP8 or blocks in an opset before they came", types.old_opset),
     "weight-axis": Rule("float", "weights with scales along another axis than the output channels", axes.weight_axis),
     "activation-axis": Rule("float", "activations with several scales", axes.activation_axis),
     "one-side": Rule("float", "only one input of a Conv, MatMul or Gemm is quantized", placement.one_side),
@@ -50,10 +61,10 @@ RULES: Mapping[str, Rule] = {
     "int4-left": Rule("fails", "INT4 weights in blocks as the left matrix", blocks.int4_left),
     "int4-int8": Rule("fails", "INT4 weights with one scale, and quantized activations", blocks.int4_tensor),
     "block-activations": Rule("fails", "weights in blocks, and quantized activations", blocks.block_activations),
-    "block-activations-plain": Rule("wrong", "the same in one product of two plain matrices", blocks.block_activations_plain),
+    "block-activations-plain": Rule("wrong", "weights in blocks, and quantized activations, in one plain product: scales of other channels are used", blocks.block_activations_plain),
     "block-8bit": Rule("float", "8-bit weights in blocks", blocks.int8_blocks),
     "block-uneven": Rule("fails", "blocks that do not divide the axis", blocks.uneven_blocks),
-    "block-stretched": Rule("wrong", "the same where their number divides it: other blocks are taken", blocks.stretched_blocks),
+    "block-stretched": Rule("wrong", "blocks that do not divide the axis where their number does: taken as shorter ones", blocks.stretched_blocks),
     "block-axis": Rule("fails", "blocks along an axis before the last two", blocks.block_axis),
     "block-one": Rule("fails", "blocks of one value", blocks.block_of_one),
     "block-size": Rule("note", "INT4 blocks other than 16, 32, 64 or 128", blocks.block_size),

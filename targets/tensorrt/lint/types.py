@@ -166,7 +166,9 @@ def old_opset(graph: Graph) -> Iterator[Problem]:
 def _opset(quantizer: Quantizer) -> int:
     if quantizer.block or (quantizer.codes is not None and quantizer.codes.bitwidth == 4):
         return 21
-    return 19 if quantizer.codes is not None and "FLOAT8" in quantizer.codes.name else 10
+    if quantizer.codes is not None and "FLOAT8" in quantizer.codes.name:
+        return 19
+    return 10 if quantizer.per_tensor else 13
 
 
 def small_scale(graph: Graph) -> Iterator[Problem]:
