@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -23,14 +24,15 @@ from edgeq.manifest import Manifest
 from edgeq.progress import SilentProgress
 from edgeq.report import render_report
 from edgeq.result import CompileResult
-from edgeq.targets.base import DeviceReport
+from edgeq.targets.base import DeviceReport, NodeResult
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
-from edgeq.targets.tensorrt.backend.request import InputShapes
+from edgeq.targets.tensorrt.backend.request import BuildReport, InputShapes
+from edgeq.targets.tensorrt.gpu import compare
 from edgeq.targets.tensorrt.gpu.compare import build_float, memory_of
 from edgeq.targets.tensorrt.gpu.runner import Timed
 from edgeq.targets.tensorrt.gpu.timing import BLOCKS, Series, block_size, time_engines
 from edgeq.targets.tensorrt.gpu.verdict import Times, findings, is_slower, measurements, suspects
-from edgeq.targets.tensorrt.layers.file import NodeEntry
+from edgeq.targets.tensorrt.layers.file import NodeEntry, write_layers
 from edgeq.targets.tensorrt.options import TensorRTOptions
 from edgeq.targets.tensorrt.settings import Settings
 from tests.support.bench_models import linear
@@ -288,3 +290,95 @@ def test_float_engines_are_built_like_the_artefact(tmp_path: Path) -> None:
         assert {w.data_type for w in weights} == {
             onnx.TensorProto.FLOAT16 if scheme == "fp16" else onnx.TensorProto.FLOAT
         }
+
+
+class ClockedRunner:
+    """Stands for :class:`EngineRunner`, which needs a GPU: the time depends on the artefact's scheme."""
+
+    SECONDS: Mapping[str, float] = {"int8-static": 0.003, "fp16": 0.001, "fp32": 0.002}
+    BYTES: Mapping[str, int] = {"int8-static": 100, "fp16": 200, "fp32": 400}
+    opened: ClassVar[list[str]] = []
+
+    def __init__(self, folder: Path) -> None:
+        assert (folder / "model.engine").is_file()
+        self.scheme = Settings.read(folder).scheme
+        self.opened.append(self.scheme)
+
+    def __enter__(self) -> ClockedRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.remove(self.scheme)
+
+    def run(self, inputs: Arrays) -> dict[str, Any]:
+        return {}
+
+    def timed(self, inputs: Arrays) -> Timed:
+        return Timed(self.SECONDS[self.scheme], self.SECONDS[self.scheme] + 0.001)
+
+
+class ClockedCuda:
+    """What the open engines take."""
+
+    def used(self) -> int:
+        return sum(ClockedRunner.BYTES[scheme] for scheme in ClockedRunner.opened)
+
+    def close(self) -> None:
+        pass
+
+
+@needs_rtx
+def test_the_three_engines_are_built_opened_timed_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "EngineRunner", ClockedRunner)
+    monkeypatch.setattr(compare, "open_cuda", ClockedCuda)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "baseline").mkdir()
+    original = linear(tmp_path / "baseline" / "model.onnx")
+    like = Settings(
+        backend="tensorrt-rtx", version="", scheme="int8-static", sm=(86,), options=TensorRTOptions(),
+        profiles=({"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))},),
+    )  # fmt: skip
+    folder = build_float(original, "fp32", like, tmp_path / "artefact", SilentProgress())
+    like.write(folder)
+    report = BuildReport(
+        backend="tensorrt-rtx", version="", engine_bytes=1, seconds=1.0, peak_mb=1.0, tables={}
+    )
+    write_layers(folder, report, (), (NodeResult("m", "MatMul", "int8", "fp16", "gemm", ""),))
+    made = compare.compare(folder, original.parent, FEEDS, OPTIONS, SilentProgress())
+    found = {m.metric: m for m in made.measurements}
+    assert set(found) == DEVICE
+    assert found["speedup_fp16"].value == pytest.approx(1 / 3)
+    assert found["speedup_fp32"].value == pytest.approx(2 / 3)
+    assert (found["device_memory"].value, found["device_memory"].baseline) == (100.0, 400.0)
+    assert found["device_p99"].baseline == pytest.approx(0.002)
+    assert [text.split(" on this")[0] for text in made.findings] == [
+        "int8-static is slower than FP16",
+        "int8-static is slower than FP32",
+    ]
+    assert "MatMul 'm' (fp16)" in made.findings[0]
+    assert ClockedRunner.opened == []
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_without_the_original_the_artefact_is_timed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "EngineRunner", ClockedRunner)
+    monkeypatch.setattr(compare, "open_cuda", ClockedCuda)
+    (tmp_path / "model.engine").write_bytes(b"engine")
+    settings = Settings(
+        backend="tensorrt-rtx", version="", scheme="int8-static", sm=(86,), profiles=(),
+        options=TensorRTOptions(),
+    )  # fmt: skip
+    settings.write(tmp_path)
+    report = BuildReport(
+        backend="tensorrt-rtx", version="", engine_bytes=1, seconds=1.0, peak_mb=1.0, tables={}
+    )
+    write_layers(tmp_path, report, (), ())
+    made = compare.compare(tmp_path, None, FEEDS, OPTIONS, SilentProgress())
+    assert {m.metric for m in made.measurements} == DEVICE - {"speedup_fp16", "speedup_fp32"}
+    assert all(m.baseline is None for m in made.measurements)
+    assert made.findings == ()
