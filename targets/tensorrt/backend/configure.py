@@ -24,6 +24,8 @@ def configure(trt: Any, builder: Any, request: BuildRequest, sm: tuple[int, ...]
         if config.add_optimization_profile(profile) < 0:
             raise refused(heard)
     if request.weight_streaming:
+        if not hasattr(trt.ICudaEngine, "weight_streaming_budget_v2"):
+            raise refused(heard, error("Weights are streamed by TensorRT 10.1 and newer"))
         config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
     if request.optimization_level is not None:
         config.builder_optimization_level = request.optimization_level
