@@ -28,6 +28,8 @@ from edgeq.compiler.quantize.smooth import SMOOTHING_SAMPLES, ChannelStatistics,
 from edgeq.compiler.quantize.static_params import activation_params, range_of
 from edgeq.compiler.quantize.static_prepare import prepare
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
+from edgeq.compiler.quantize.zero_points import absorb, give_zero_points
+from edgeq.compiler.quantize.zero_points import note as zero_points_note
 from edgeq.compiler.recipe import RangeMethod, Recipe
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
@@ -66,6 +68,9 @@ def quantize_static(
         save(prepared, path)
         run = _FloatRun(path, data, threads, reporter)
         sketches = run.calibrate(list(plan.activations), recipe.calibration_samples)
+        shifted = give_zero_points(prepared.ir.graph, plan, capabilities, sketches)
+        if shifted:
+            smoothed = [*smoothed, zero_points_note(shifted, len(plan.activations))]
         builder = _Builder(prepared, plan, capabilities, recipe, sketches, smoothed)
         corrected = correctable(layers) if recipe.bias_correction else []
         recorded = _record(run, recipe, corrected, sketches, prepared)
@@ -83,6 +88,7 @@ def quantize_static(
                 reporter,
                 in_float=capabilities.simulate_in_float,
             )
+    absorb(built.model, shifted, capabilities, recipe, built.activations, built.constants)
     scale_results(built.model.ir, plan, capabilities, recipe, built.activations, built.constants)
     plan.activations.update({name: params.spec for name, params in built.activations.items()})
     params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}

@@ -1,0 +1,253 @@
+"""Zero points for kernels that have none: a shift before the rounding that the next layer takes back.
+
+Symmetric INT8 leaves half of its levels unused where activations have one sign (after a Relu), 6 dB. With a
+zero point z, a layer reads s · (q - z). So x is shifted by c = -z · s before it is rounded with zero point 0,
+the integers are the same, and the layer that reads x - c adds W c to its bias: exact, also for rounded
+weights. Padding is what stands in the way: zeros that a convolution adds mean c then. It is only moved before
+the shift where that costs next to nothing, at the model's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.calibration.sketch import Sketch
+from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
+from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant, rank_of
+from edgeq.compiler.quantize.layer_geometry import kernel_order
+from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.quantize.saturation import Floats
+from edgeq.compiler.quantize.static_weights import QuantizedWeight
+from edgeq.compiler.recipe import Recipe
+from edgeq.errors import InternalError
+from edgeq.targets.base import Capabilities
+
+# The range with a zero point is at most this share of the symmetric one: steps finer by 2 dB or more.
+LARGEST_SHARE = 0.8
+_ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
+_LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+_REARRANGING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+
+
+def give_zero_points(
+    graph: ir.Graph, plan: Plan, capabilities: Capabilities, sketches: Mapping[str, Sketch]
+) -> list[str]:
+    """Plan zero points, in place, for the activations that gain by them; returns their names.
+
+    Only for targets of symmetric INT8 with float biases. :func:`absorb` must follow.
+    """
+    if (
+        not capabilities.symmetric_activations
+        or capabilities.unsigned_positive
+        or not capabilities.float_bias
+    ):
+        return []
+    values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
+    grouped = {name for group in plan.shared for name in group}
+    found = []
+    for value in values:
+        name = value.name or ""
+        spec = plan.activations.get(name)
+        if spec is None or spec.dtype != "int8" or not spec.symmetric or name in grouped | plan.stored:
+            continue
+        if _one_sided(sketches[name]) and _can_shift(value, plan):
+            plan.activations[name] = QuantSpec("int8", symmetric=False)
+            found.append(name)
+    return found
+
+
+def _one_sided(sketch: Sketch) -> bool:
+    low, high = min(float(sketch.min), 0.0), max(float(sketch.max), 0.0)
+    return high - low <= LARGEST_SHARE * 2 * max(high, -low)
+
+
+def _can_shift(value: ir.Value, plan: Plan) -> bool:
+    """Whether every INT8 reader can take a shift back, and some layer does so at no cost."""
+    readers = [use for use in value.uses() if _is_int8(use.node, plan)]
+    layers = [use.node for use in readers if _is_layer(use.node, use.idx)]
+    others = [use.node for use in readers if not _is_layer(use.node, use.idx)]
+    if not layers or any(node.op_type not in _ELEMENTWISE for node in others):
+        return False
+    padded = [node for node in layers if _padding(node) != 0]
+    return not padded or (len(readers) == 1 and _padding(padded[0]) == 1 and _from_input(value))
+
+
+def _is_int8(node: ir.Node, plan: Plan) -> bool:
+    planned = plan.nodes.get(node.name or "")
+    return node.op_type in _ELEMENTWISE or (planned is not None and planned.precision == "int8")
+
+
+def _is_layer(node: ir.Node, index: int) -> bool:
+    weights = input_at(node, 1)
+    if node.op_type not in _LAYERS or index != 0 or not is_constant(weights):
+        return False
+    return node.op_type == "Conv" or (rank_of(weights) == 2 and not attribute(node, "transA", 0))
+
+
+def _padding(node: ir.Node) -> int:
+    """0: none; 1: explicit; 2: of a form that is left alone."""
+    if node.op_type != "Conv" or attribute(node, "auto_pad", "NOTSET") == "VALID":
+        return 0
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        return 2
+    return int(any(_pads(node)))
+
+
+def _pads(node: ir.Node) -> list[int]:
+    found = node.attributes.get("pads")
+    return [] if found is None else [int(pad) for pad in found.as_ints()]
+
+
+def _from_input(value: ir.Value) -> bool:
+    producer = value.producer()
+    while producer is not None and producer.op_type in _REARRANGING and producer.inputs[0] is not None:
+        value = producer.inputs[0]
+        producer = value.producer()
+    return value.is_graph_input()
+
+
+def absorb(
+    model: Model,
+    names: Iterable[str],
+    capabilities: Capabilities,
+    recipe: Recipe,
+    activations: dict[str, QuantParams],
+    constants: Mapping[str, QuantizedWeight],
+) -> None:
+    """Take the zero points of the activations ``names`` out of the QDQ ``model``, in place."""
+    edit = Rewriter(model.ir, capabilities, recipe)
+    rounding = {_input(node).name: node for node in model.ir.graph if node.op_type == "QuantizeLinear"}
+    for name in names:
+        params = activations[name]
+        activations[name] = _without(params)
+        if int(params.zero_point) != 0:
+            _shift(edit, rounding[name], params, constants)
+
+
+def _without(params: QuantParams) -> QuantParams:
+    return QuantParams(QuantSpec("int8", symmetric=True), params.scale, np.zeros_like(params.zero_point))
+
+
+def _shift(
+    edit: Rewriter, quantize: ir.Node, params: QuantParams, constants: Mapping[str, QuantizedWeight]
+) -> None:
+    """Subtract the shift before ``quantize`` and add it again in or before everything that reads it."""
+    shift = np.float32(-int(params.zero_point) * np.float64(params.scale))
+    value, (dequantize,) = _input(quantize), (use.node for use in quantize.outputs[0].uses())
+    name = value.name or ""
+    zero = edit.initializer(f"{name}_no_zero_point", np.zeros_like(params.zero_point))
+    for node in (quantize, dequantize):
+        node.replace_input_with(2, zero)
+    for node, index in list(dequantize.outputs[0].uses()):
+        if _is_quantized_layer(node, index, constants):
+            _add_to_layer(edit, node, shift, constants)
+            value = _pad_before(edit, node, value, quantize)
+        else:
+            back = _add(edit, dequantize.outputs[0], shift, f"{name}_unshifted")
+            edit.insert_before(node, [back])
+            node.replace_input_with(index, back.outputs[0])
+    moved = _add(edit, value, -shift, f"{name}_shifted")
+    edit.insert_before(quantize, [moved])
+    quantize.replace_input_with(0, moved.outputs[0])
+
+
+def _add(edit: Rewriter, value: ir.Value, number: Floats | np.float32, name: str) -> ir.Node:
+    made = edit.node("Add", [value, edit.initializer(f"{name}_by", np.asarray(number, np.float32))], name)
+    made.outputs[0].type, made.outputs[0].shape = value.type, value.shape
+    return made
+
+
+def _input(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    if value is None:
+        raise InternalError(f"{node.name!r} has no input.")
+    return value
+
+
+def _weight(node: ir.Node, constants: Mapping[str, QuantizedWeight]) -> QuantizedWeight | None:
+    value = input_at(node, 1)
+    producer = None if value is None else value.producer()
+    codes = None if producer is None else input_at(producer, 0)
+    name = "" if codes is None else codes.name or ""
+    return constants.get(name.removesuffix("_quantized"))
+
+
+def _is_quantized_layer(node: ir.Node, index: int, constants: Mapping[str, QuantizedWeight]) -> bool:
+    return node.op_type in _LAYERS and index == 0 and _weight(node, constants) is not None
+
+
+def _add_to_layer(
+    edit: Rewriter, node: ir.Node, shift: np.float32, constants: Mapping[str, QuantizedWeight]
+) -> None:
+    """Add what the layer makes of a constant input ``shift`` to its result."""
+    weight = _weight(node, constants)
+    if weight is None:
+        raise InternalError(f"The weights of {node.name!r} are not quantized.")
+    numbers = weight.dequantized().astype(np.float64)
+    rows = numbers.transpose(kernel_order(node, numbers.ndim))
+    constant_part = (float(shift) * rows.reshape(len(rows), -1).sum(axis=1)).astype(np.float32)
+    if node.op_type == "MatMul":
+        _add_behind(edit, node, constant_part)
+        return
+    bias = constant(input_at(node, 2))
+    if bias is not None:
+        constant_part = np.asarray(bias, np.float32) + constant_part
+    node.resize_inputs(3)
+    node.replace_input_with(2, edit.initializer(f"{node.name}_bias", constant_part))
+
+
+def _add_behind(edit: Rewriter, node: ir.Node, numbers: Floats) -> None:
+    """To a product without a bias: into the constant that is added next, or by an addition of its own."""
+    result, uses = node.outputs[0], list(node.outputs[0].uses())
+    following = uses[0].node if len(uses) == 1 and uses[0].node.op_type == "Add" else None
+    if following is not None and not result.is_graph_output():
+        index = 1 - uses[0].idx
+        offset = constant(input_at(following, index))
+        if offset is not None and offset.shape == numbers.shape:
+            total = np.asarray(offset, np.float32) + numbers
+            following.replace_input_with(index, edit.initializer(f"{following.name}_bias", total))
+            return
+    made = edit.node("Add", [result, edit.initializer(f"{node.name}_bias", numbers)], f"{node.name}_Bias")
+    made.outputs[0].type, made.outputs[0].shape = result.type, result.shape
+    if node.graph is None:
+        raise InternalError(f"{node.name!r} is in no graph.")
+    node.graph.insert_after(node, made)
+    for user, index in uses:
+        user.replace_input_with(index, made.outputs[0])
+    if result.is_graph_output():
+        _take_output(edit, result, made.outputs[0])
+
+
+def _take_output(edit: Rewriter, old: ir.Value, new: ir.Value) -> None:
+    outputs = edit.model.graph.outputs
+    for index, output in enumerate(outputs):
+        if output is old:
+            outputs[index] = new
+    name = old.name or ""
+    old.name, new.name = edit.free_name(f"{name}_unbiased"), name
+
+
+def _pad_before(edit: Rewriter, node: ir.Node, value: ir.Value, quantize: ir.Node) -> ir.Value:
+    """The layer's own padding as a Pad of ``value``, before the shift."""
+    pads = _pads(node)
+    if not any(pads):
+        return value
+    half = len(pads) // 2
+    amounts = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
+    made = edit.node("Pad", [value, edit.initializer(f"{value.name}_pads", amounts)], f"{value.name}_padded")
+    made.outputs[0].type = value.type
+    edit.insert_before(quantize, [made])
+    node.attributes.pop("pads")
+    return made.outputs[0]
+
+
+def note(names: list[str], activations: int) -> str:
+    """What the user is told."""
+    return (
+        f"Zero points: {len(names)} of {activations} activations lie mostly on one side of 0; they are "
+        "shifted before rounding, and the biases of the layers that read them take it back."
+    )

@@ -1,0 +1,148 @@
+"""Zero points that symmetric kernels have not: shifted activations, biases that take the shift back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.model import Model
+from edgeq.compiler.quantize.result import Quantized
+from edgeq.compiler.quantize.static import quantize_static
+from edgeq.compiler.recipe import Recipe
+from edgeq.targets.tensorrt.capabilities import capabilities
+from edgeq.targets.tensorrt.options import TensorRTOptions
+from tests.support.static_models import Samples, graph, normal, sqnr
+from tests.support.static_models import run as run_model
+
+SYMMETRIC = dataclasses.replace(capabilities(TensorRTOptions(precision="fp32")), scale_dtype="float32")
+AFFINE = dataclasses.replace(SYMMETRIC, symmetric_activations=False)
+
+
+def quantized(model: Model, data: Array, caps: Any = SYMMETRIC) -> Quantized:
+    recipe = Recipe(scheme="int8-static", range_method="minmax")
+    return quantize_static(model, caps, recipe, Samples(x=data), threads=1)
+
+
+def zero_points(result: Quantized) -> set[int]:
+    """Of everything that is rounded when the model runs."""
+    graph_ = result.model.ir.graph
+    values = [node.inputs[2] for node in graph_ if node.op_type == "QuantizeLinear"]
+    return {int(v.const_value.numpy()) for v in values if v is not None and v.const_value is not None}
+
+
+def shifted(result: Quantized) -> list[str]:
+    return [node.name or "" for node in result.model.ir.graph if (node.name or "").endswith("_shifted")]
+
+
+def conv_relu_conv(pads: list[int]) -> Model:
+    return graph(
+        [
+            ("Conv", ["x", "w1", "b1"], ["c"], {"pads": [0, 0, 0, 0]}),
+            ("Relu", ["c"], ["r"], {}),
+            ("Conv", ["r", "w2", "b2"], ["y"], {"pads": pads}),
+        ],
+        {"x": ["N", 3, 8, 8]},
+        ["y"],
+        {
+            "w1": normal(8, 3, 3, 3, seed=1),
+            "b1": normal(8, seed=2),
+            "w2": normal(4, 8, 3, 3, seed=3),
+            "b2": normal(4, seed=4),
+        },
+    )
+
+
+def same_numbers(model: Model, data: Array) -> tuple[Quantized, float]:
+    """The symmetric result, and how near it is to that with real zero points."""
+    symmetric, affine = quantized(model, data), quantized(model, data, AFFINE)
+    assert zero_points(symmetric) == {0}
+    got, wanted = (run_model(r.model, {"x": data}, optimize=False)[0] for r in (symmetric, affine))
+    return symmetric, sqnr(wanted, got)
+
+
+def test_shifted_activations_compute_what_zero_points_do() -> None:
+    data = np.abs(normal(16, 3, 8, 8))
+    result, nearness = same_numbers(conv_relu_conv([0, 0, 0, 0]), data)
+    assert shifted(result) == ["x_shifted", "r_shifted"]
+    assert nearness > 100
+    assert all(p.spec.symmetric for n, p in result.params.items() if n in ("x", "r"))
+
+
+def test_padding_stays_with_symmetric_activations_within_the_model() -> None:
+    data = normal(16, 3, 8, 8)
+    result = quantized(conv_relu_conv([1, 1, 1, 1]), data)
+    assert shifted(result) == []
+    assert zero_points(result) == {0}
+
+
+def test_padding_of_the_input_moves_before_the_shift() -> None:
+    model = graph(
+        [("Conv", ["x", "w", "b"], ["y"], {"pads": [1, 0, 2, 1], "strides": [2, 1]})],
+        {"x": ["N", 3, 8, 8]},
+        ["y"],
+        {"w": normal(4, 3, 3, 3), "b": normal(4)},
+    )
+    data = normal(16, 3, 8, 8) + np.float32(7)
+    result, nearness = same_numbers(model, data)
+    assert [node.op_type for node in result.model.ir.graph if node.op_type == "Pad"] == ["Pad"]
+    assert nearness > 100
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_without_a_bias_get_an_addition(bias: bool) -> None:
+    nodes: list[Any] = [("MatMul", ["x", "w"], ["m"], {})]
+    nodes += [("Add", ["m", "b"], ["y"], {})] if bias else [("Tanh", ["m"], ["y"], {})]
+    model = graph(nodes, {"x": ["N", 5, 32]}, ["y"], {"w": normal(32, 16, scale=0.1), "b": normal(16)})
+    result, nearness = same_numbers(model, np.abs(normal(64, 5, 32)))
+    assert shifted(result) == ["x_shifted"]
+    assert nearness > 100
+    adds = sum(node.op_type == "Add" for node in result.model.ir.graph)
+    assert adds == 2
+
+
+def test_other_readers_get_the_shift_back() -> None:
+    model = graph(
+        [
+            ("Conv", ["x", "w1", "b1"], ["c"], {}),
+            ("Relu", ["c"], ["r"], {}),
+            ("Conv", ["r", "w2", "b2"], ["d"], {}),
+            ("Add", ["d", "r"], ["y"], {}),
+        ],
+        {"x": ["N", 8, 4, 4]},
+        ["y"],
+        {
+            "w1": normal(8, 8, 1, 1, seed=1),
+            "b1": normal(8, seed=2),
+            "w2": normal(8, 8, 1, 1, seed=3),
+            "b2": normal(8, seed=4),
+        },
+    )
+    result, nearness = same_numbers(model, np.abs(normal(64, 8, 4, 4)))
+    assert "r_shifted" in shifted(result)
+    assert nearness > 100
+
+
+def test_steps_are_finer_where_values_lie_on_one_side() -> None:
+    data = np.abs(normal(64, 3, 8, 8))
+    model = conv_relu_conv([0, 0, 0, 0])
+    wanted = run_model(model, {"x": data})[0]
+    with_shift = run_model(quantized(model, data).model, {"x": data}, optimize=False)[0]
+    plain = dataclasses.replace(SYMMETRIC, float_bias=False)
+    without = run_model(quantized(model, data, plain).model, {"x": data}, optimize=False)[0]
+    assert sqnr(wanted, with_shift) > sqnr(wanted, without) + 3
+
+
+def test_symmetric_data_are_left_alone() -> None:
+    result = quantized(conv_relu_conv([1, 1, 1, 1]), normal(16, 3, 8, 8))
+    assert not any(n.startswith("Zero points") for n in result.notes)
+
+
+def test_the_result_is_the_same_every_time() -> None:
+    data = np.abs(normal(16, 3, 8, 8))
+    first, second = (quantized(conv_relu_conv([0, 0, 0, 0]), data) for _ in range(2))
+    assert ir.to_proto(first.model.ir).SerializeToString() == ir.to_proto(second.model.ir).SerializeToString()
