@@ -8,6 +8,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.shape_inference
 from onnx import TensorProto, helper
 
 from edgeq.calibration.types import Array
@@ -120,7 +121,8 @@ class GraphBuilder:
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "graph", self.inputs, self.outputs, self.initializers)
         opsets = [helper.make_opsetid("", self.opset)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=11 if self.opset > 22 else 10)
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=11 if self.opset > 22 else 10)
+        return onnx.shape_inference.infer_shapes(made)
 
 
 def _tensor(name: str, elem_type: int, numbers: Array) -> onnx.TensorProto:

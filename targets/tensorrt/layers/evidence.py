@@ -21,6 +21,7 @@ PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 # Kinds of layers that multiply matrices. A runtime fusion expands narrow operands before it does.
 _INTEGER_KINDS = frozenset({"correlation", "gemm", "deconv"})
 _PRODUCT_KINDS = _INTEGER_KINDS | {"runtime_fusion"}
+_GENERATED = "kgen"
 _ATTENTION = "_gemm_mha"
 _NARROW: Mapping[str, str] = {"Int8": "int8", "FP8": "fp8", "FP4E2M1": "fp4"}
 _FLOATS: Mapping[str, str] = {"Half": "fp16", "BFloat16": "bf16", "Float": "fp32"}
@@ -162,11 +163,15 @@ class Evidence:
         return self._graph.rounds_any(node) or any(True for _ in self._graph.stored_weights(node))
 
     def _float_type(self, node: ir.Node, layers: list[Layer]) -> str:
-        """The float type of the arithmetic: a strongly typed network keeps the model's."""
+        """The float type of the arithmetic: the model's where the kernel has it, or converts inside.
+
+        A strongly typed network keeps the model's types, and generated kernels hold conversions of their own.
+        """
         declared = [_TYPES[v.dtype] for v in node.outputs if v.dtype is not None and v.dtype in _TYPES]
         tensors = [tensor for layer in layers for tensor in (*layer.inputs, *layer.outputs)]
         seen = {_FLOATS[tensor.dtype] for tensor in tensors if tensor.dtype in _FLOATS}
-        if declared and (not seen or declared[0] in seen):
+        generated = all(layer.kind == _GENERATED for layer in layers)
+        if declared and (generated or not seen or declared[0] in seen):
             return declared[0]
         return max(seen, key=_WIDTHS.index, default="other")
 

@@ -271,10 +271,11 @@ def _parameters(b: GraphBuilder, name: str) -> list[str]:
 
 def _matmul_nbits(b: GraphBuilder) -> str:
     weights, scales = b.constant("w", np.ones((128, 8, 16)), _U8), b.constant("s", np.ones(128 * 8))
-    inputs = [_x(b, 8, 256), weights, scales]
-    attributes = {"K": 256, "N": 128, "bits": 4, "block_size": 32}
+    inputs, domain = [_x(b, 8, 256), weights, scales], "com.microsoft"
     b.nodes.append(
-        helper.make_node("MatMulNBits", inputs, ["main"], "main", domain="com.microsoft", **attributes)
+        helper.make_node(
+            "MatMulNBits", inputs, ["main"], "main", domain=domain, K=256, N=128, bits=4, block_size=32
+        )
     )
     return "main"
 
