@@ -308,6 +308,35 @@ def test_the_calls_of_torch_are_there() -> None:
     assert callable(torch.cuda.empty_cache)
 
 
+_LOAD = """
+import sys
+from pathlib import Path
+from edgeq.errors import TargetError
+from edgeq.targets.tensorrt.gpu.engine import Engine
+from edgeq.targets.tensorrt.settings import Settings
+folder = Path(sys.argv[1])
+try:
+    Engine(folder, Settings.read(folder), 86, cuda_graph=True)
+except TargetError as error:
+    print(error)
+"""
+
+
+@needs_rtx
+@no_gpu
+def test_the_real_loader_says_in_one_sentence_what_the_runtime_refuses(tmp_path: Path) -> None:
+    made = settings(sm=(86,), profiles=({"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))},))
+    folder = build_float(linear(tmp_path / "fp32.onnx"), "fp32", made, tmp_path / "made", SilentProgress())
+    ended = subprocess.run(
+        [sys.executable, "-c", _LOAD, str(folder)], capture_output=True, check=True, text=True
+    )
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith("The engine, built by tensorrt-rtx 1.7.1, cannot be loaded by tensorrt_rtx ")
+    assert "cudaError" in line
+    assert line.endswith(". Compile it again on this machine.")
+    assert ended.stderr == ""
+
+
 # Ports
 
 
