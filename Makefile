@@ -13,15 +13,15 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	>/dev/null 2>&1 && echo "$$python" && break; done)
 # Twice quiet: pip warns about every index that lacks a package. Errors still show.
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
-# The rows of the demo that are built for Core ML need coremltools, which not every platform has.
-HAS_COREML := $(BIN)/python -c 'import importlib.util as u; raise SystemExit(not u.find_spec("coremltools"))'
+# Rows of the demo need packages that not every platform has: coremltools, TensorRT for RTX.
+HAS := $(BIN)/python -c 'import importlib.util as u, sys; raise SystemExit(not u.find_spec(sys.argv[1]))'
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
 
 .PHONY: help demo test slow lint format bench docs docker-check clean
 
 help:
-	@echo 'make demo    train a small CNN, compile it for two targets, measure and gate each'
+	@echo 'make demo    train a small CNN, compile it for three targets, measure and gate each'
 	@echo 'make test    the test suite (make slow: the real-data tests, needs EDGEQ_DATA)'
 	@echo 'make lint    ruff, mypy --strict, packaging and generated docs'
 	@echo 'make bench   edgeq against its peers (needs EDGEQ_DATA)'
@@ -44,6 +44,8 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 	@$(PIP) -c constraints.txt -e '.[demo]'
 	@$(PIP) -c constraints.txt --only-binary coremltools -e '.[coreml]' 2>/dev/null \
 	  || echo 'No coremltools for this platform: the demo goes on without Core ML'
+	@$(PIP) -c constraints.txt --only-binary tensorrt-rtx-cu13-libs -e '.[tensorrt-rtx]' 2>/dev/null \
+	  || echo 'No TensorRT for RTX for this platform: the demo goes on without TensorRT'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
@@ -58,7 +60,9 @@ $(VENV)/.peers: $(VENV)/.dev
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/digits/prepare.py
-	@rows=''; $(HAS_COREML) || rows='--only int8-static --only int8-dynamic --only int4-weight'; \
+	@rows='--only int8-static --only int8-dynamic --only int4-weight'; \
+	  ! $(HAS) coremltools || rows="$$rows --only fp16 --only ane-w8a8 --only ane-pal4"; \
+	  ! $(HAS) tensorrt_rtx || rows="$$rows --only rtx-fp16 --only rtx-int8"; \
 	  $(BIN)/edgeq check examples/digits/edgeq.toml --force $$rows
 
 test: $(VENV)/.dev
