@@ -62,4 +62,6 @@ def test_the_demo_configuration_is_valid() -> None:
         ("coreml", "fp16"),
         ("coreml", "ane-w8a8"),
         ("coreml", "ane-pal4"),
+        ("tensorrt", "rtx-fp16"),
+        ("tensorrt", "rtx-int8"),
     ]
