@@ -38,6 +38,8 @@ class Compiler:
         self._trt = import_module(MODULES[backend])
         self._listener = Listener(said)
         self._logger = make_logger(self._trt, self._listener)
+        # Some ONNX ops are plugins of TensorRT's own; TensorRT for RTX has the call and no plugins.
+        self._trt.init_libnvinfer_plugins(self._logger, "")
         self._monitor = make_monitor(self._trt, emit)
 
     def build(self, request: BuildRequest) -> BuildReport:

@@ -74,7 +74,7 @@ def _precision(name: str) -> tuple[str, int]:
 
 
 def _no_such_op(_match: re.Match[str], _message: Message) -> str:
-    return "TensorRT has no such op"
+    return "this TensorRT has no such op"
 
 
 def _instead(_match: re.Match[str], message: Message) -> str:
@@ -133,7 +133,7 @@ KNOWN: tuple[Known, ...] = (
         "Quantize the weights in blocks along K.",
     ),
     Known(re.compile(r"UNSUPPORTED_NODE in check\w+: false"), _no_such_op, _instead),
-    Known(re.compile(r"Plugin not found"), _no_such_op, _instead),
+    Known(re.compile(r"Plugin not found|plugin creator version \S+ was not found"), _no_such_op, _instead),
     _entry(
         r"Unsupported data type for the Cast operator",
         "it casts to a type that TensorRT has not",
@@ -159,6 +159,11 @@ KNOWN: tuple[Known, ...] = (
         r"Dynamic input tensor (\S+) is missing dimensions in profile",
         "the profile does not say the sizes of the input {0!r}",
         "Set them with --dimension NAME=1..32@8.",
+    ),
+    _entry(
+        r"missing values for shape input tensor (\S+?)\.?(?:\s|$)",
+        "the input {0!r} is a shape that other tensors are given",
+        "Make it a constant of the model: an engine has its shapes from its profiles.",
     ),
     _entry(
         r"no optimization profile has been defined",

@@ -10,6 +10,8 @@ PROPERTY = None
 
 # TensorRT 10 and 11, and TensorRT for RTX.
 SHARED: Mapping[str, Mapping[str, tuple[str, ...] | None]] = {
+    # Functions of the module itself.
+    "": {"init_libnvinfer_plugins": ("logger", "namespace")},
     "Builder": {
         "create_network": ("flags",),
         "create_builder_config": (),

@@ -67,16 +67,17 @@ def surface_problems(module: Any) -> list[str]:
 
 
 def _problems(module: Any, owner: str, name: str, arguments: tuple[str, ...] | None) -> Iterator[str]:
-    found = getattr(getattr(module, owner, None), name, None)
+    found = getattr(getattr(module, owner, None) if owner else module, name, None)
+    title = f"{owner}.{name}" if owner else name
     if found is None:
-        yield f"{owner}.{name} is missing in {module.__name__} {module.__version__}."
+        yield f"{title} is missing in {module.__name__} {module.__version__}."
     elif arguments is PROPERTY and callable(found) and not isinstance(found, type):
-        yield f"{owner}.{name} is a method."
+        yield f"{title} is a method."
     elif arguments is not PROPERTY:
         overloads = list(_signatures(name, found.__doc__ or ""))
         if not any(overload.takes(arguments) for overload in overloads):
             says = " or ".join(f"({', '.join(overload.arguments)})" for overload in overloads)
-            yield f"{owner}.{name} takes {says}, and is called with ({', '.join(arguments)})."
+            yield f"{title} takes {says}, and is called with ({', '.join(arguments)})."
 
 
 def _signatures(name: str, documentation: str) -> Iterator[_Signature]:

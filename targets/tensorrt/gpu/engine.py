@@ -58,6 +58,8 @@ class Engine:
         self.trt = load_runtime(settings.backend)
         path = folder / ENGINE
         logger = message_log(settings.backend)
+        # Engines with ops that are plugins of TensorRT's own are refused before this call.
+        self.trt.init_libnvinfer_plugins(logger, "")
         self._runtime: Any = self.trt.Runtime(logger)
         self._engine: Any = self._runtime.deserialize_cuda_engine(_read(path))
         if self._engine is None:

@@ -93,6 +93,11 @@ def nbits(g: QDQ) -> str:
     )
 
 
+def shaped(g: QDQ) -> str:
+    """An input that is the shape of another."""
+    return g.op("Reshape", [rows(g), g.input("shape", 2, dtype=np.int64)], "r")
+
+
 def external(file: str) -> Make:
     """Weights that another file should hold."""
 
@@ -124,7 +129,7 @@ CASES: dict[str, tuple[Make, type, tuple[int, ...], str, str]] = {
     "norm_types": (mixed("LayerNormalization", (8,)), HALF, (86,), "types Half and Float", "Make them one"),
     "add_types": (mixed("Add", (8,)), HALF, (86,), "Add 'mixed': .* types Half and Float", "Make them one"),
     "bias_type": (mixed("Conv", (8, 8, 3, 3), x=(1, 8, 8, 8)), HALF, (86,), "types Half and Float", "bias"),
-    "dynamic": (single("DynamicQuantizeLinear"), F32, (86,), "'node': TensorRT has no such op", "static"),
+    "dynamic": (single("DynamicQuantizeLinear"), F32, (86,), "'node': this TensorRT has no such op", "static"),
     "integer": (integers("MatMulInteger"), F32, (86,), "MatMulInteger", "no dynamic INT8"),
     "missing_op": (single("Bernoulli"), F32, (86,), "Bernoulli 'node': .* no such op", "other ONNX ops"),
     "custom_op": (single("Mine", "com.acme"), F32, (86,), "Mine 'node': .* no such op", "other ONNX ops"),
@@ -132,6 +137,8 @@ CASES: dict[str, tuple[Make, type, tuple[int, ...], str, str]] = {
     "string": (single("Cast", to=TensorProto.STRING), F32, (86,), "'node': it casts", "Leave this part"),
     "cycle": (lambda g: g.op("Add", [rows(g), "nowhere"], "r"), F32, (86,), "it reads a value", "checker"),
     "no_profile": (lambda g: g.op("Relu", [g.input("x", "n", 8)], "r"), F32, (86,), "dynamic", "--dimen"),
+    "shape_input": (shaped, F32, (86,), "is itself a shape", "constant"),
+    "plugin": (single("NonZero"), F32, (86,), "NonZero 'node': .* no such op", "other ONNX ops"),
     "fp8_sm86": (product(E4M3, activation=E4M3), F32, (86, 89), "FP8 does not run on SM86", "SM89 or"),
     "int4_sm75": (product(INT4, axis=0, block=64), HALF, (75,), "INT4 does not run on SM75", "SM80 or newer"),
     "int4_zero": (product(INT4, axis=0, block=64, zero=2), HALF, (86,), "zero point is not 0", "point 0"),
