@@ -129,7 +129,7 @@ CASES: dict[str, tuple[Make, type, tuple[int, ...], str, str]] = {
     "norm_types": (mixed("LayerNormalization", (8,)), HALF, (86,), "types Half and Float", "Make them one"),
     "add_types": (mixed("Add", (8,)), HALF, (86,), "Add 'mixed': .* types Half and Float", "Make them one"),
     "bias_type": (mixed("Conv", (8, 8, 3, 3), x=(1, 8, 8, 8)), HALF, (86,), "types Half and Float", "bias"),
-    "dynamic": (single("DynamicQuantizeLinear"), F32, (86,), "'node': this TensorRT has no such op", "static"),
+    "dynamic": (single("DynamicQuantizeLinear"), F32, (86,), "this TensorRT has no such op", "static"),
     "integer": (integers("MatMulInteger"), F32, (86,), "MatMulInteger", "no dynamic INT8"),
     "missing_op": (single("Bernoulli"), F32, (86,), "Bernoulli 'node': .* no such op", "other ONNX ops"),
     "custom_op": (single("Mine", "com.acme"), F32, (86,), "Mine 'node': .* no such op", "other ONNX ops"),
