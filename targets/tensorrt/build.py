@@ -103,7 +103,7 @@ def _write_models(job: BuildJob, folder: Path) -> tuple[Model, tuple[str, ...]]:
     """Write the model that the engine is built from, and a measurable one where that is another."""
     precision = rest_precision(cast(TensorRTOptions, job.options), job.recipe.scheme)
     clean = _clean(job.model)
-    model, notes = cast_rest(clean, job.plan, precision)
+    model, notes = cast_rest(clean, job.plan, precision, job.samples)
     save(model, folder / QDQ_MODEL)
     if precision != "bf16":
         return model, notes
