@@ -95,7 +95,7 @@ class Evidence:
         weights = list(self._graph.stored_weights(node))
         if not weights or self._graph.rounds_any(node) or (self._static and node.op_type in PRODUCTS):
             return None
-        holders = [self._holders(weight) for weight in weights]
+        holders = [self._holders(weight) or self._merged(node, weight, layers) for weight in weights]
         forms = {_CODES.get(weight.dtype, "") for weight in weights}
         if not all(holders) or len(forms) != 1:
             return None
@@ -116,6 +116,24 @@ class Evidence:
             for layer in self._layers.get(weight.node, [])
             if any(t.dtype == dtype and prod(t.shape) >= weight.count for t in layer.constants)
         ]
+
+    def _merged(self, node: ir.Node, weight: StoredWeight, layers: list[Layer]) -> list[Layer]:
+        """The layers that have these weights side by side with those of other products of the same value.
+
+        The compiler names such a constant after one of them only; it must have room for all.
+        """
+        dtype, found = _CODES.get(weight.dtype), []
+        for layer in layers:
+            others = [self._graph.nodes[name] for name in layer.nodes if name in self._graph.nodes]
+            beside = [
+                other
+                for other in others
+                if other.op_type == node.op_type and other.inputs[0] is node.inputs[0]
+            ]
+            count = sum(stored.count for other in beside for stored in self._graph.stored_weights(other))
+            if len(beside) > 1 and any(t.dtype == dtype and prod(t.shape) >= count for t in layer.constants):
+                found.append(layer)
+        return found
 
     def _elementwise(self, plan: NodePlan, node: ir.Node, layers: list[Layer]) -> Found:
         if not layers:

@@ -352,6 +352,26 @@ def test_one_float_operand_is_enough_to_miss(side: str, reports: list[BuildRepor
     assert (found["first"].actual, found["last"].actual) == ("fp32", "fp32")
 
 
+@pytest.mark.parametrize(("columns", "actual"), [(96, "int4"), (95, "fp16")])
+def test_products_of_one_value_share_a_constant(columns: int, actual: str) -> None:
+    b = GraphBuilder("int4-64", "fp16")
+    x = b.input("x", [4, 128])
+    for name, size in (("gate", 64), ("up", 32)):
+        b.output(b.op("MatMul", [x, b.weights(f"{name}_w", (128, size), 1, along=0)], name))
+    tensor = LayerTensor(name="w", dtype="Int4", shape=(128, columns))
+    layer = Layer(
+        name="l",
+        kind="runtime_fusion",
+        inputs=(LayerTensor(name="x", dtype="Half", shape=(4, 128)),),
+        constants=(tensor,),
+        outputs=(LayerTensor(name="y", dtype="Half", shape=(4, columns)),),
+        nodes=("up_w_DQ", "up", "gate"),
+    )
+    found = _results([LayerTable(sm=86, layers=(layer,))], b.model(), planned(b.model(), "int4-64"))
+    assert found["gate"].actual == actual
+    assert found["up"].actual == "int4"
+
+
 def test_what_reads_constants_only_is_folded() -> None:
     b = GraphBuilder("float")
     b.op("Add", [b.constant("one", [1.0]), b.constant("two", [2.0])], "folded")
