@@ -21,16 +21,17 @@ from evaluate import metric, outputs, session, sqnr
 from fresh import fresh
 from labelled import SETS, Arrays, LabelledSet
 from records import Records, Row
-from tensorrt_engines import SM, engine, products
+from tensorrt_engines import SM, engine, findings, products
 
 from edgeq.errors import TargetError
+from edgeq.linting import lint
 
 HERE = Path(__file__).parent
 MODELOPT = "modelopt-"
 HEADER = (
     "| set | quantizer | metric % | flips | dB to FP32 | "
     + " | ".join(f"SM {sm}: INT8/INT4 of all" for sm in SM)
-    + " | MB moved | engine kB | file kB | engine s | seconds | peak MiB | of it above data |"
+    + " | MB moved | engine kB | file kB | engine s | seconds | peak MiB | of it above data | linter |"
 )
 
 
@@ -76,7 +77,14 @@ def one(name: str, method: str, files: Path) -> Row:
         "sqnr_db": sqnr(reference, scores),
         "file_bytes": output.stat().st_size,
         "engines": engines,
+        "lint": _findings(output),
     }
+
+
+def _findings(path: Path) -> list[tuple[str, str, str]]:
+    options = {"sm": ",".join(map(str, SM))}
+    found = lint(path, target="tensorrt", target_options=options).findings
+    return [(finding.rule, finding.outcome, finding.node) for finding in found]
 
 
 @cache
@@ -141,5 +149,6 @@ def markdown(name: str, method: str, found: Row) -> str:
         f"{found['seconds']:.1f}",
         f"{found['process_mib']:.0f}",
         f"{found['peak_mib']:.0f}",
+        findings(found["lint"]),
     ]
     return "| " + " | ".join(cells) + " |"

@@ -102,6 +102,12 @@ def products(found: Row) -> str:
     return f"{ours or 'none'} of {found['products']}{missed}"
 
 
+def findings(found: list[tuple[str, str, str]]) -> str:
+    """In words: how many findings of which rule the linter has, from rules and outcomes."""
+    counts = Counter(f"{rule} ({outcome})" for rule, outcome, *_ in found)
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+
+
 def main() -> None:
     """Print one JSON line per file and compute capability."""
     import tempfile

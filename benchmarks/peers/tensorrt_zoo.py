@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from records import Records, Row
+from tensorrt_engines import findings
 from zoo_models import random_samples, target_options, with_character_model
 
 import edgeq
@@ -68,12 +69,10 @@ def markdown(path: Path, scheme: str, found: Row) -> str:
         return f"| {path.stem} | {scheme} | refused: {found['refused']} | | | | |"
     kept = {name: count for name, count in found["actual"].items() if not name.startswith("fp")}
     products = ", ".join(f"{count} {name}" for name, count in kept.items()) or "none"
-    counts = Counter(f"{rule} ({outcome})" for rule, outcome, *_ in found["lint"])
-    findings = ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
     cells = (
         f"{products}; of {found['products']}",
         str(len(found["missed"])),
-        findings,
+        findings(found["lint"]),
         f"{found['bytes'] / 1e3:.0f}",
     )
     return f"| {path.stem} | {scheme} | built | {' | '.join(cells)} | {found['seconds']:.1f} |"
