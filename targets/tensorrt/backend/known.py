@@ -187,6 +187,11 @@ KNOWN: tuple[Known, ...] = (
         "Raise -O workspace-mb, or leave it out.",
     ),
     _entry(
+        r"^\[Errno \d+\] (.*)",
+        "a file cannot be written: {0}",
+        "Make room, or write to another folder.",
+    ),
+    _entry(
         r"Input file cannot be found, or is not a regular file: (.*)",
         "there is no file {0}",
         "Give another path.",

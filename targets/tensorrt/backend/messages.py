@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgeq.targets.tensorrt.backend.log import Heard
+from edgeq.targets.tensorrt.backend.plain import plain
 from edgeq.targets.tensorrt.backend.request import Message
 
 # Without a GPU every error drags along a failed call of the CUDA runtime, which says nothing about the model.
@@ -34,7 +35,8 @@ def error(text: str) -> Message:
 
 def warnings(heard: Heard) -> tuple[Message, ...]:
     """Every warning once."""
-    return tuple(Message(severity="warning", text=text) for text in dict.fromkeys(heard.warnings))
+    texts = dict.fromkeys(plain(text) for text in heard.warnings)
+    return tuple(Message(severity="warning", text=text) for text in texts)
 
 
 def parse_errors(parser: Any) -> Iterator[Message]:

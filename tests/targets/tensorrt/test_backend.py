@@ -137,7 +137,7 @@ def test_profiles_are_built(reports: dict[str, Any]) -> None:
         ("unordered", "sizes of the input 'x' are not in the order", "SMALLEST"),
         ("unnamed", "does not say the sizes of the input 'x'", "--dimension"),
         ("small_workspace", "no kernel works in so little memory", "workspace-mb"),
-        ("no_folder", "No such file or directory", "lint"),
+        ("no_folder", "cannot be written: No such file or directory", "another folder"),
     ],
 )
 def test_refusals(name: str, what: str, fix: str, reports: dict[str, Any]) -> None:
@@ -279,7 +279,7 @@ def test_full_disk_is_an_error(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(TargetError, match="File too large"):
+        with pytest.raises(TargetError, match="cannot be written: File too large"):
             build_engine(request(model, 86, engine=tmp_path / "m.engine"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -12,7 +12,8 @@ from onnx import TensorProto
 
 from edgeq.errors import TargetError
 from edgeq.targets.tensorrt.backend.build import build_many
-from edgeq.targets.tensorrt.backend.explain import explain, plain
+from edgeq.targets.tensorrt.backend.explain import explain
+from edgeq.targets.tensorrt.backend.plain import plain
 from edgeq.targets.tensorrt.backend.request import BuildReport, Message
 from tests.support.qdq_models import E4M3, E5M2, INT4, QDQ, UINT4, conv
 from tests.support.tensorrt import needs_rtx, request
