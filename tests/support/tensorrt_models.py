@@ -120,7 +120,8 @@ class GraphBuilder:
 
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "graph", self.inputs, self.outputs, self.initializers)
-        opsets = [helper.make_opsetid("", self.opset)]
+        others = sorted({node.domain for node in self.nodes} - {""})
+        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(name, 1) for name in others)]
         made = helper.make_model(graph, opset_imports=opsets, ir_version=11 if self.opset > 22 else 10)
         return onnx.shape_inference.infer_shapes(made)
 

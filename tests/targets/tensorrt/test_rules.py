@@ -25,6 +25,7 @@ from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.parse import parse_table
 from tests.support.tensorrt import needs_rtx, request
 from tests.support.tensorrt_models import GraphBuilder, Rest, Scheme, planned
+from tests.support.tensorrt_ops import attention
 
 pytestmark = needs_rtx
 
@@ -448,3 +449,30 @@ def test_the_compiler_remembers_a_refusal_for_turing(tmp_path: Path) -> None:
     assert isinstance(reports[0], TargetError)
     assert isinstance(reports[1], BuildReport)
     assert _result(plain, reports[1]).actual == "int8"
+
+
+# What of attention is rounded (q, k, v, probabilities, output) → one kernel or not, its two products.
+ATTENTION = {
+    "qkvpo": (True, ["int8", "int8"]),
+    "qkvp": (False, ["int8", "int8"]),
+    "qk": (False, ["int8", "fp16"]),
+    "pvo": (False, ["fp16", "int8"]),
+    "": (True, ["fp16", "fp16"]),
+}
+
+
+def test_attention_is_one_kernel_when_all_of_it_is_rounded_or_nothing(tmp_path: Path) -> None:
+    models = []
+    for index, rounded in enumerate(ATTENTION):
+        b = GraphBuilder("int8", "fp16")
+        b.output(attention(rounded)(b, "main"))
+        models.append(b.model())
+        onnx.save(models[-1], tmp_path / f"{index}.onnx")
+    reports = build_many([request(tmp_path / f"{index}.onnx", 86) for index in range(len(models))])
+    for built, report, wanted in zip(models, reports, ATTENTION.items(), strict=True):
+        assert isinstance(report, BuildReport)
+        table = parse_table(report.tables[86], 86)
+        results = node_results([table], ir.from_proto(built), planned(built, "int8"))
+        products = [result.actual for result in results if result.op_type == "MatMul"]
+        fused = any("mha" in layer.name for layer in table.layers)
+        assert (wanted[0], (fused, products)) == wanted
