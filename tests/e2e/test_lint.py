@@ -13,7 +13,7 @@ import pytest
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 import edgeq
-from edgeq.errors import TargetError
+from edgeq.errors import ModelError, TargetError, UsageError
 from tests.support.cli import Workspace, make_workspace
 from tests.support.qdq_models import INT4, QDQ, conv
 from tests.support.tensorrt_lint_cases import convolution, product
@@ -100,7 +100,7 @@ def test_findings_are_in_the_order_of_the_graph(work: Workspace) -> None:
 
 def test_the_compute_capabilities_decide(work: Workspace) -> None:
     onnx.save(product(None, {"axis": 0, "block": 64, "dtype": INT4}), work.folder / "int4.onnx")
-    assert work.edgeq("lint", "int4.onnx", "-t", "tensorrt", "--sm", "86").returncode == 0
+    assert edgeq.lint(work.folder / "int4.onnx", target="tensorrt", target_options={"sm": "86"}).passed
     old = work.edgeq("lint", "int4.onnx", "-t", "tensorrt", "-O", "sm=75,86")
     assert old.returncode == 1
     assert "SM75 has no INT4" in old.stdout
@@ -127,12 +127,10 @@ def test_external_data_is_not_read(work: Workspace) -> None:
     ("content", "said"),
     [(b"", "is empty"), (b"PK\x03\x04", "zip archive"), (b"nonsense" * 9, "is not an ONNX model")],
 )
-def test_bad_files(work: Workspace, content: bytes, said: str) -> None:
-    (work.folder / "bad.onnx").write_bytes(content)
-    run = work.edgeq("lint", "bad.onnx", "-t", "tensorrt")
-    assert run.returncode == 3
-    assert said in run.stderr
-    assert "Traceback" not in run.stderr
+def test_bad_files(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=said):
+        edgeq.lint(tmp_path / "bad.onnx", target="tensorrt")
 
 
 def test_a_missing_file(work: Workspace) -> None:
@@ -145,23 +143,26 @@ def test_a_missing_file(work: Workspace) -> None:
 def test_a_target_without_a_linter(work: Workspace, target: str) -> None:
     with pytest.raises(TargetError, match=r"no linter.*tensorrt"):
         edgeq.lint(work.folder / "model.onnx", target=target)
-    assert work.edgeq("lint", "model.onnx", "-t", target).returncode == 4
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("model", "target", "options", "said"),
     [
-        (("model.onnx", "-t", "nowhere"), "Unknown target"),
-        (("model.onnx", "-t", "tensorrt", "--sm", "99"), "no compute capability"),
-        (("model.onnx", "-t", "tensorrt", "-O", "speed=11"), "has no option"),
-        ((".", "-t", "tensorrt"), "no ONNX file"),
-        (("model.onnx",), "Missing option"),
+        ("model.onnx", "nowhere", {}, "Unknown target"),
+        ("model.onnx", "tensorrt", {"sm": "99"}, "no compute capability"),
+        ("model.onnx", "tensorrt", {"speed": "11"}, "has no option"),
+        ("", "tensorrt", {}, "no ONNX file"),
     ],
 )
-def test_wrong_usage(work: Workspace, arguments: tuple[str, ...], said: str) -> None:
-    run = work.edgeq("lint", *arguments)
+def test_wrong_usage(work: Workspace, model: str, target: str, options: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        edgeq.lint(work.folder / model, target=target, target_options=options)
+
+
+def test_a_target_is_needed(work: Workspace) -> None:
+    run = work.edgeq("lint", "model.onnx")
     assert run.returncode == 2
-    assert said in run.stderr
+    assert "Missing option" in run.stderr
 
 
 def test_a_model_that_onnxruntime_runs_is_only_read(quantized: Workspace) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -182,9 +182,15 @@ def block_size(graph: Graph) -> Iterator[Problem]:
 
 def blocks(quantizer: Quantizer) -> int | None:
     """Number of blocks along the axis."""
-    if quantizer.scale is None or quantizer.axis is None or quantizer.axis >= quantizer.scale.ndim:
+    return None if quantizer.scale is None else _size(quantizer.scale.shape, quantizer.axis)
+
+
+def _size(shape: Sequence[object] | None, axis: int | None) -> int | None:
+    """Length of an axis where it is there and known."""
+    if shape is None or axis is None or not -len(shape) <= axis < len(shape):
         return None
-    return int(quantizer.scale.shape[quantizer.axis])
+    size = shape[axis]
+    return size if isinstance(size, int) else None
 
 
 def _stored(graph: Graph) -> Iterator[Stored]:
@@ -204,8 +210,8 @@ def _blocked(graph: Graph) -> Iterator[Quantizer]:
 def _uneven(graph: Graph) -> Iterator[tuple[Quantizer, int, int]]:
     for quantizer in _blocked(graph):
         shape, count = quantizer.source.shape, blocks(quantizer)
-        size = None if shape is None or quantizer.axis is None else shape[quantizer.axis]
-        if isinstance(size, int) and count and size % quantizer.block:
+        size = _size(None if shape is None else list(shape), quantizer.axis)
+        if size is not None and count and count > 1 and size % quantizer.block:
             yield quantizer, size, count
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from edgeq.targets.tensorrt.lint.graph import DEQUANTIZE, Graph, Problem, is_quantizer, rank
+from edgeq.targets.tensorrt.lint.unsupported import INTEGER_OPS
 
 _CODES = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN)
 # These read constants while the model is parsed; a constant's own Identity is looked through.
@@ -28,7 +29,7 @@ def scalar_codes(graph: Graph) -> Iterator[Problem]:
 def stray_codes(graph: Graph) -> Iterator[Problem]:
     """A quantized constant that another op reads before it is dequantized."""
     for node in graph.nodes:
-        if node.domain or is_quantizer(node) or node.op_type in _READ_WHEN_PARSED:
+        if node.domain or is_quantizer(node) or node.op_type in (*_READ_WHEN_PARSED, *INTEGER_OPS):
             continue
         for value in node.inputs:
             if value is not None and graph.constants.dtype(value) in _CODES and graph.constants.known(value):

@@ -87,7 +87,9 @@ def rounded_branch(graph: Graph) -> Iterator[Problem]:
                 yield Problem(
                     node,
                     f"it rounds the result of {_called(before.inputs[0])}, which it is one kernel with",
-                    "Quantize the other input of the Add only.",
+                    "Quantize after the Add only."
+                    if graph.operand(node, 1 - index).constant
+                    else "Quantize the other input of the Add only.",
                 )
                 break
 
