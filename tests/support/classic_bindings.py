@@ -6,7 +6,6 @@ of C functions, which small libraries of those names stand in for here.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import zipfile
@@ -26,8 +25,8 @@ _FUNCTIONS = [
 _LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
 
 
-def unpack(wheel: Path, folder: Path) -> dict[str, str]:
-    """Make a wheel ``tensorrt_cu…_bindings`` importable as ``tensorrt``; returns the environment for it."""
+def unpack(wheel: Path, folder: Path) -> None:
+    """Make a wheel ``tensorrt_cu…_bindings`` importable as ``tensorrt`` from ``folder``, libraries too."""
     major = re.search(r"bindings-(\d+)\.", wheel.name)
     assert major
     with zipfile.ZipFile(wheel) as archive:
@@ -39,4 +38,3 @@ def unpack(wheel: Path, folder: Path) -> dict[str, str]:
         name = f"lib{library}.so.{major[1]}"
         command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(folder / name), str(source)]
         subprocess.run(command, check=True)
-    return {**os.environ, "PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(folder)}

@@ -81,7 +81,9 @@ class Compiler:
             return self._trt.Builder(self._logger)
         except TypeError as reason:
             # The bindings' way to say that the library returned nothing.
-            raise refused(heard) from reason
+            raise refused(
+                heard, error("TensorRT does not start without an NVIDIA GPU and its driver")
+            ) from reason
 
     def _network(self, builder: Any, model: Path, heard: Heard) -> Any:
         trt = self._trt

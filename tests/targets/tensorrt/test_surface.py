@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +13,9 @@ import pytest
 
 import edgeq.targets.tensorrt.backend as backend
 from edgeq.errors import TargetError
+from edgeq.targets.tensorrt.backend.build import build_engine
 from edgeq.targets.tensorrt.backend.names import SHARED, WITH_RTX
+from edgeq.targets.tensorrt.backend.request import BuildRequest
 from edgeq.targets.tensorrt.backend.surface import check_surface, surface_problems
 from tests.support.classic_bindings import unpack
 from tests.support.tensorrt import needs_rtx
@@ -37,14 +37,22 @@ def test_tensorrt_has_everything_that_is_used() -> None:
 @pytest.mark.skipif(
     not BINDINGS, reason="EDGEQ_TENSORRT_BINDINGS names no folder of tensorrt_cu*_bindings wheels"
 )
-def test_bindings_of_tensorrt_have_everything_that_is_used(tmp_path: Path) -> None:
+def test_bindings_of_tensorrt_have_everything_that_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the worker starts with them: their library is none, so that no builder can be made."""
     wheels = sorted(Path(BINDINGS).glob("tensorrt_cu*_bindings-*.whl"))
     assert wheels
-    command = [sys.executable, "-m", "edgeq.targets.tensorrt.backend.surface", "tensorrt"]
     for wheel in wheels:
-        environment = unpack(wheel, tmp_path / wheel.stem)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert (wheel.name, done.returncode, done.stdout) == (wheel.name, 0, ""), done.stderr
+        folder = tmp_path / wheel.stem
+        unpack(wheel, folder)
+        with monkeypatch.context() as changed:
+            changed.setenv("LD_LIBRARY_PATH", str(folder))
+            changed.setenv("PYTHONPATH", str(folder))
+            changed.syspath_prepend(folder)
+            assert (wheel.name, check_surface("tensorrt")) == (wheel.name, [])
+            with pytest.raises(TargetError, match="does not start without an NVIDIA GPU"):
+                build_engine(BuildRequest(backend="tensorrt", model=tmp_path / "m.onnx", engine=None, sm=()))
 
 
 def test_module_that_cannot_be_imported_is_an_error() -> None:
