@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -18,9 +19,13 @@ UNPROVEN = "unproven"
 STORED_INT8 = "int8-weight"
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
-# Kinds of layers that multiply matrices. A runtime fusion expands narrow operands before it does.
-_INTEGER_KINDS = frozenset({"correlation", "gemm", "deconv"})
-_PRODUCT_KINDS = _INTEGER_KINDS | {"runtime_fusion"}
+# Kinds of layers that multiply matrices, of TensorRT for RTX and (with Cask, MatrixMultiply …) of TensorRT.
+_INTEGER_KINDS = re.compile(
+    r"correlation|gemm|deconv|.*[Cc]onv(?:olution|ActPool|$).*|.*MatrixMultiply.*|.*Gemm.*"
+)
+# Fusions expand narrow operands before they multiply, unless the kernel's name says how it adds them up.
+_FUSION_KINDS = ("runtime_fusion", "fusion")
+_INTEGER_SUMS: Mapping[str, str] = {"Int8": "i8i32", "FP8": "e4m3"}
 _GENERATED = "kgen"
 _ATTENTION = "_gemm_mha"
 _NARROW: Mapping[str, str] = {"Int8": "int8", "FP8": "fp8", "FP4E2M1": "fp4"}
@@ -206,17 +211,23 @@ def _product_layers(node: ir.Node, layers: Iterable[Layer]) -> list[Layer]:
     """The layers that do the multiplications of ``node``: those named after it where there are any."""
     if node.op_type not in PRODUCTS:
         return []
-    main = [layer for layer in layers if layer.kind in _PRODUCT_KINDS or layer.name.startswith(_ATTENTION)]
+    main = [layer for layer in layers if _multiplies(layer) or layer.name.startswith(_ATTENTION)]
     # Products that are computed together are joined by a plus; a suffix makes the names unique.
     named = [layer for layer in main if f"+{node.name}_" in f"+{layer.name}"]
     return named or main
 
 
+def _multiplies(layer: Layer) -> bool:
+    return layer.kind in _FUSION_KINDS or _INTEGER_KINDS.fullmatch(layer.kind) is not None
+
+
 def _operand_type(layer: Layer) -> str | None:
-    """The narrow type of both operands of a product, None if one of them is wider."""
-    if layer.kind not in _INTEGER_KINDS or not layer.inputs:
+    """The narrow type of both operands of a product, None if one of them is wider or is widened."""
+    if not layer.inputs:
         return None
     dtype = layer.inputs[0].dtype
+    if layer.kind in _FUSION_KINDS and _INTEGER_SUMS.get(dtype, "\0") not in layer.tactic:
+        return None
     weights = [tensor for tensor in layer.constants if tensor.dtype == dtype] or layer.inputs[1:2]
     return _NARROW.get(dtype) if _all_are(weights, dtype) else None
 

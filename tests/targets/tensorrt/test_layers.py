@@ -198,6 +198,25 @@ def test_layers_of_the_engine_inspector() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "tactic", "dtype", "actual"),
+    [
+        ("CaskConvolution", "sm80_xmma_fprop_implicit_gemm_i8i8", "Int8", "int8"),
+        ("CaskConvolution", "sm80_xmma_fprop_implicit_gemm_f16", "FP16", "fp16"),
+        ("fusion", "sm80_xmma_gemm_i8f32_i8i32_f32_by_fusion_tactic", "Int8", "int8"),
+        ("fusion", "sm80_xmma_gemm_f16f16_f16f32", "Int8", "fp16"),
+        ("PointWise", "", "Int8", "fp16"),
+    ],
+)
+def test_evidence_of_the_engine_inspector(kind: str, tactic: str, dtype: str, actual: str) -> None:
+    b = GraphBuilder("int8", "fp16")
+    b.output(conv(b, "conv", b.quantized(b.input("x", [1, 16, 8, 8]))))
+    text = _INSPECTOR.replace("CaskConvolution", kind).replace("sm80_xmma_fprop_i8i8", tactic)
+    text = text.replace("row major Int8 format", f"row major {dtype} format")
+    found = _results([parse_table(text, 0)], b.model(), planned(b.model(), "int8"))["conv"]
+    assert (found.actual, found.missed) == (actual, actual == "fp16")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"Layers": ["conv + relu", "pool"], "Bindings": []}', "only the names"),
