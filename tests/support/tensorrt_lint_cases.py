@@ -30,6 +30,7 @@ class Case:
     truth: str
     node: str = ""
     judged: tuple[str, ...] = ("op",)
+    profile: bool = True
     sm: int = 86
     more: tuple[str, ...] = ()
 
@@ -423,6 +424,7 @@ def _efficiency() -> Iterator[Case]:
     yield Case("float-skip", "float-skip", lambda: residual(False), BUILDS, "op")
     yield Case("rounded-branch", "rounded-branch", lambda: residual(True, True), BUILDS, "op")
     yield Case("rounded-activation", "rounded-activation", lambda: activation(True), QUANTIZED, "m_q")
+    yield Case("no-profile", "dynamic-shape", lambda: product({}, {"axis": 1}, shape=("batch", 64, 256)), FAILS, "x_q", profile=False)
     yield Case("idle", "idle", softmax, FLOAT, "x_dq")
 
 

@@ -50,11 +50,11 @@ def lint(
     Nothing is built or run. Exits with 1 when anything fails, is wrong or runs in float.
     """
     with session(json=json, debug=debug) as terminal:
-        given = [*(target_option or []), *([f"sm={sm}"] if sm is not None else [])]
+        options = target_options_from(target_option, dimension, None, None, sm)
 
         import edgeq
 
-        result = edgeq.lint(model, target=target, target_options=target_options_from(given, None, None, None))
+        result = edgeq.lint(model, target=target, target_options=options)
         terminal.show(*_view(result))
         terminal.emit(_document(result))
         if not result.passed:

@@ -109,6 +109,31 @@ def idle(graph: Graph) -> Iterator[Problem]:
             )
 
 
+def dynamic_shape(graph: Graph) -> Iterator[Problem]:
+    """A dynamic dimension whose sizes nobody gave, told once, of the first op that reads such an input."""
+    told = set(graph.sized)
+    for value, name, position in _dynamic_dimensions(graph):
+        if told & {name, position}:
+            continue
+        told.add(name)
+        yield Problem(
+            next(iter(value.consumers())),
+            f"the graph input {value.name!r} has the dynamic dimension {name!r}: without an optimization "
+            "profile nothing is built",
+            f"Say which sizes it takes: --dimension {name}=1..32@8.",
+        )
+
+
+def _dynamic_dimensions(graph: Graph) -> Iterator[tuple[ir.Value, str, str]]:
+    """Inputs that are read, with the names of their dynamic dimensions: symbolic, and by position."""
+    for value in graph.model.ir.graph.inputs:
+        if value.shape is None or not value.consumers() or graph.constants.known(value):
+            continue
+        for axis, dim in enumerate(value.shape):
+            if not isinstance(dim, int):
+                yield value, dim.value or f"{value.name}:{axis}", f"{value.name}:{axis}"
+
+
 def _never_int8(node: ir.Node) -> bool:
     fused = (
         node.op_type in _FUSED

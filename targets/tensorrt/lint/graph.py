@@ -80,10 +80,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Graph:
-    """One model and the compute capabilities it shall run on; everything is derived once."""
+    """One model and the compute capabilities it shall run on; everything is derived once.
+
+    ``sized``: names of dynamic dimensions whose sizes are given.
+    """
 
     model: Model
     sm: tuple[int, ...]
+    sized: frozenset[str] = frozenset()
     constants: Constants = field(default_factory=Constants)
 
     @cached_property

@@ -15,7 +15,7 @@ def lint(model: Model, options: TensorRTOptions, sm: tuple[int, ...]) -> list[Fi
 
     ``model`` is any ONNX graph with QuantizeLinear and DequantizeLinear; weights are not read.
     """
-    graph = Graph(with_shapes(model), sm)
+    graph = Graph(with_shapes(model), sm, frozenset(options.dimensions))
     order = {node: place for place, node in enumerate(graph.nodes)}
     found = []
     for number, (name, rule) in enumerate(RULES.items()):

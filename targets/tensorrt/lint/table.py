@@ -79,6 +79,7 @@ RULES: Mapping[str, Rule] = {
     "float-skip": Rule("slow", "a residual Add that reads in float what is there in INT8", efficiency.float_skip),
     "rounded-activation": Rule("note", "rounding between a product and its activation", efficiency.rounded_before_activation),
     "rounded-branch": Rule("note", "rounding between a product and the residual Add behind it", efficiency.rounded_branch),
+    "dynamic-shape": Rule("note", "a dynamic dimension whose sizes are not given", efficiency.dynamic_shape),
     "idle": Rule("note", "rounding for an op without INT8 arithmetic", efficiency.idle),
 }
 # fmt: on

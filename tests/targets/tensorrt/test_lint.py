@@ -10,6 +10,7 @@ import pytest
 from edgeq.compiler.load.onnx_file import read_onnx
 from edgeq.errors import TargetError
 from edgeq.targets.base import Finding
+from edgeq.targets.dimensions import parse_dimension
 from edgeq.targets.tensorrt.backend.build import build_many
 from edgeq.targets.tensorrt.backend.request import BuildReport, InputShapes
 from edgeq.targets.tensorrt.layers.parse import parse_table
@@ -39,7 +40,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def built(models: dict[str, Path]) -> Built:
-    requests = [request(path, CASES[name].sm, profiles=profiles(path)) for name, path in models.items()]
+    requests = [
+        request(path, CASES[name].sm, profiles=profiles(path) if CASES[name].profile else ())
+        for name, path in models.items()
+    ]
     return dict(zip(models, build_many(requests), strict=True))
 
 
@@ -104,6 +108,13 @@ def reads_stored(layer: Layer) -> bool:
     """A kernel of float values that unpacks stored weights itself."""
     tensors = (*layer.inputs, *layer.constants)
     return any(t.dtype in STORED for t in tensors) and any(t.dtype in ("Half", "Float") for t in layer.inputs)
+
+
+def test_sizes_that_are_given_need_no_note(models: dict[str, Path]) -> None:
+    for given in ("batch=1..8", "x:0=4"):
+        name, _, sizes = given.partition("=")
+        options = TensorRTOptions(dimensions={name: parse_dimension(name, sizes)})
+        assert lint(read_onnx(models["no-profile"]), options, (86,)) == []
 
 
 def test_every_rule_has_a_case() -> None:
