@@ -97,21 +97,18 @@ class Evidence:
 
         A layer that expands them and passes floats on costs time on every run: INT4 is then not counted.
         """
-        weights = list(self._graph.stored_weights(node))
+        weights = list(self._graph.stored_weights(node)) if layers else []
         if not weights or self._graph.rounds_any(node) or (self._static and node.op_type in PRODUCTS):
             return None
         holders = [self._holders(weight) or self._merged(node, weight, layers) for weight in weights]
         forms = {_CODES.get(weight.dtype, "") for weight in weights}
         if not all(holders) or len(forms) != 1:
             return None
-        form, own = forms.pop(), layers or [found[0] for found in holders]
-        fused = all(any(layer in own for layer in found) for found in holders)
-        if fused:
-            actual = _STORED.get(form, self._float_type(node, own))
-            return Found(actual, _kernels(own), "in float arithmetic")
-        actual = STORED_INT8 if form == "Int8" else self._float_type(node, own)
+        form, wide = forms.pop(), self._float_type(node, layers)
+        if all(any(layer in layers for layer in found) for found in holders):
+            return Found(_STORED.get(form, wide), _kernels(layers), "in float arithmetic")
         why = f"its {form.upper()} weights are expanded by a layer of their own on every run"
-        return Found(actual, _kernels(own), why)
+        return Found(STORED_INT8 if form == "Int8" else wide, _kernels(layers), why)
 
     def _holders(self, weight: StoredWeight) -> list[Layer]:
         """The layers that have these weights as a constant of their integer type."""

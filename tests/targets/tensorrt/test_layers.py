@@ -401,3 +401,17 @@ def test_what_reads_constants_only_is_folded() -> None:
     assert "folded into constants" in found["also"].reason
     assert "folded" not in found["idle"].reason
     assert {found[name].actual for name in ("folded", "also", "idle")} == {"removed"}
+
+
+@needs_rtx
+def test_nothing_is_guessed_about_a_node_that_the_compiler_dropped(tmp_path: Path) -> None:
+    """Of two equal products the compiler computes one, from weights that a layer of their own expands."""
+    b = GraphBuilder("int4-64", "fp16")
+    x, w = b.input("x", [8, 256]), b.weights("w", (256, 128), 1)
+    b.output(b.op("Add", [b.op("MatMul", [x, w], "one"), b.op("MatMul", [x, w], "two")], "sum"))
+    onnx.save(b.model(), tmp_path / "twins.onnx")
+    (report,) = build_many([request(tmp_path / "twins.onnx", 86)])
+    assert isinstance(report, BuildReport)
+    found = _results([parse_table(report.tables[86], 86)], b.model(), planned(b.model(), "int4-64"))
+    assert sorted(found[name].actual for name in ("one", "two")) == ["fp16", "unproven"]
+    assert all(found[name].missed for name in ("one", "two"))
