@@ -18,6 +18,9 @@ from edgeq.compiler.model import Model, save
 from edgeq.compiler.plan import Plan, QuantParams
 from edgeq.compiler.planner import make_plan
 from edgeq.compiler.quantize.bias_correction import InputMeans, correct, correctable
+from edgeq.compiler.quantize.channel_noise import ChannelHistograms
+from edgeq.compiler.quantize.equalize import EQUALIZATION_SAMPLES, Equalizer
+from edgeq.compiler.quantize.equalize import note as equalization_note
 from edgeq.compiler.quantize.layers import Layer, find_layers
 from edgeq.compiler.quantize.linear_layers import quantize_constants
 from edgeq.compiler.quantize.qdq import insert_qdq
@@ -59,6 +62,9 @@ def quantize_static(
     reporter = progress or SilentProgress()
     prepared = prepare(model, capabilities, recipe)
     plan = make_plan(prepared, capabilities, recipe)
+    evened = _equalize(prepared, plan, capabilities, recipe, data, threads, reporter)
+    if evened:
+        plan = make_plan(prepared, capabilities, recipe)
     smoothed = _smooth(prepared, plan, capabilities, recipe, data, threads, reporter)
     if smoothed:
         plan = make_plan(prepared, capabilities, recipe)
@@ -71,7 +77,7 @@ def quantize_static(
         shifted = give_zero_points(prepared.ir.graph, plan, capabilities, sketches)
         if shifted:
             smoothed = [*smoothed, zero_points_note(shifted, len(plan.activations))]
-        builder = _Builder(prepared, plan, capabilities, recipe, sketches, smoothed)
+        builder = _Builder(prepared, plan, capabilities, recipe, sketches, [*evened, *smoothed])
         corrected = correctable(layers) if recipe.bias_correction else []
         recorded = _record(run, recipe, corrected, sketches, prepared)
         method = _method(builder, recorded, Path(folder), threads, reporter)
@@ -95,6 +101,35 @@ def quantize_static(
     return Quantized(built.model, plan, params, tuple(builder.notes))
 
 
+def _equalize(
+    model: Model,
+    plan: Plan,
+    capabilities: Capabilities,
+    recipe: Recipe,
+    data: DataSource,
+    threads: int | None,
+    progress: Progress,
+) -> list[str]:
+    """Even out the channels of activations in place where that pays; returns what the user is told."""
+    equalizer = Equalizer(model, plan, capabilities)
+    if not recipe.smoothing or not equalizer.axes:
+        return []
+    histograms = ChannelHistograms(equalizer.axes)
+    samples = min(EQUALIZATION_SAMPLES, recipe.calibration_samples)
+    _observe(model, histograms, data, samples, threads, progress)
+    evened = equalizer.apply(histograms, recipe)
+    return [equalization_note(evened, len(plan.activations))] if evened else []
+
+
+def _observe(
+    model: Model, observer: Observer, data: DataSource, samples: int, threads: int | None, progress: Progress
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        path = Path(folder) / "float.onnx"
+        save(model, path)
+        collect(path, [], data, samples=samples, threads=threads, progress=progress, observers=[observer])
+
+
 def _smooth(
     model: Model,
     plan: Plan,
@@ -109,11 +144,8 @@ def _smooth(
     if not groups:
         return []
     statistics = ChannelStatistics([group.tensor for group in groups])
-    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        path = Path(folder) / "float.onnx"
-        save(model, path)
-        samples = min(SMOOTHING_SAMPLES, recipe.calibration_samples)
-        collect(path, [], data, samples=samples, threads=threads, progress=progress, observers=[statistics])
+    samples = min(SMOOTHING_SAMPLES, recipe.calibration_samples)
+    _observe(model, statistics, data, samples, threads, progress)
     scaled = smooth(model, groups, statistics, capabilities, recipe)
     return [note(scaled, groups)] if scaled else []
 

@@ -47,17 +47,21 @@ def give_zero_points(
     ):
         return []
     values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
-    grouped = {name for group in plan.shared for name in group}
-    found = []
-    for value in values:
-        name = value.name or ""
-        spec = plan.activations.get(name)
-        if spec is None or spec.dtype != "int8" or not spec.symmetric or name in grouped | plan.stored:
-            continue
-        if _one_sided(sketches[name]) and _can_shift(value, plan):
-            plan.activations[name] = QuantSpec("int8", symmetric=False)
-            found.append(name)
+    names = [value.name or "" for value in values if can_have_zero_point(value, plan, capabilities)]
+    found = [name for name in names if _one_sided(sketches[name])]
+    plan.activations.update(dict.fromkeys(found, QuantSpec("int8", symmetric=False)))
     return found
+
+
+def can_have_zero_point(value: ir.Value, plan: Plan, capabilities: Capabilities) -> bool:
+    """Whether an activation that is planned symmetric can be shifted instead of having a zero point."""
+    if capabilities.unsigned_positive or not (capabilities.symmetric_activations and capabilities.float_bias):
+        return False
+    name = value.name or ""
+    spec = plan.activations.get(name)
+    if spec is None or spec.dtype != "int8" or not spec.symmetric or name in plan.stored:
+        return False
+    return not any(name in group for group in plan.shared) and _can_shift(value, plan)
 
 
 def _one_sided(sketch: Sketch) -> bool:
