@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import QuantSpec
 from edgeq.compiler.quantize.blocks import Blocks, recipe_blocks, unpack
 from edgeq.compiler.quantize.expanded import expand_inputs, refuse_weight, refused, seen_by_node
-from edgeq.compiler.quantize.linear import read_linear
+from edgeq.compiler.quantize.linear import Linear, read_linear
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.stored_weights import expand_gemm, expand_matmul
 from edgeq.compiler.quantize.walk import Decision
@@ -27,13 +27,24 @@ def blocked_linear(node: ir.Node, state: Rewriter) -> Decision:
     if isinstance(linear, Refusal):
         expand = expand_matmul if node.op_type == "MatMul" else expand_gemm
         return expand(node, state, f"{linear.reason}: int8 weights")
-    axis = 1 if linear.rows_first else 0
-    return _in_blocks(node, 1, linear.weight, axis, state)
+    reason = _no_kernel(linear, state.block_size)
+    if reason is not None and refuse_weight(linear.weight, (linear.channel_axis,)) is None:
+        return expand_inputs(node, state, [(1, (linear.channel_axis,))], f"{reason}: int8 weights")
+    return _in_blocks(node, 1, linear.weight, 1 - linear.channel_axis, state)
 
 
 def blocked_table(node: ir.Node, weight: Weight, state: Rewriter) -> Decision:
     """INT4 rows of the embedding table that a Gather reads; INT8 where blocks would not be whole."""
     return _in_blocks(node, 0, weight, 1, state)
+
+
+def _no_kernel(linear: Linear, size: int) -> str | None:
+    """Why TensorRT (for RTX 1.7.1) would unpack the weights of a product into floats on every run."""
+    if linear.k == size:
+        return f"its {size} inputs are a single block, which a kernel of its own would unpack"
+    if linear.n % 2:
+        return f"it has {linear.n} outputs, and a kernel of its own would unpack an odd number"
+    return None
 
 
 def _in_blocks(node: ir.Node, index: int, weight: Weight, axis: int, state: Rewriter) -> Decision:

@@ -213,6 +213,26 @@ def test_kernels_read_the_integers(built: dict[Case, Built], case: Case) -> None
 
 
 @needs_rtx
+def test_products_that_int4_kernels_do_not_take_have_int8_weights(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", ["x", "a"], ["h"], name="even"),
+        node("MatMul", ["h", "b"], ["one"], name="one-block"),
+        node("MatMul", ["x", "c"], ["odd"], name="odd"),
+    ]
+    weights = {"a": random(256, 128, seed=1), "b": random(128, 64, seed=2), "c": random(256, 213, seed=3)}
+    made = quantized(build(nodes, {"x": ("f", [1, 16, 256])}, weights, ["one", "odd"]), "int4-weight")
+    assert precisions(made) == {"even": "int4", "one-block": "int8", "odd": "int8"}
+    cast, _ = cast_rest(made.model, made.plan, "fp16")
+    save(cast, tmp_path / "model.onnx")
+    (report,) = build_many([request(tmp_path / "model.onnx", 86)])
+    assert isinstance(report, BuildReport), report
+    found = node_results([parse_table(report.tables[86], 86)], cast.ir, made.plan)
+    assert {r.name: r.actual for r in found if r.asked} == {
+        "even": "int4", "one-block": "int8-weight", "odd": "int8-weight",
+    }  # fmt: skip
+
+
+@needs_rtx
 def test_engines_hold_tied_tables_once_and_as_integers(built: dict[Case, Built]) -> None:
     sizes = {case: built[case][0].engine_bytes for case in CASES}  # type: ignore[union-attr]
     numbers = VOCABULARY * WIDTH + 2 * WIDTH * 384 + 2 * WIDTH * 200
