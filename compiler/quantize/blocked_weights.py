@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.compiler.plan import QuantSpec
+from edgeq.compiler.quantize.attention_output import keep_apart
 from edgeq.compiler.quantize.blocks import Blocks, recipe_blocks, unpack
 from edgeq.compiler.quantize.expanded import expand_inputs, refuse_weight, refused, seen_by_node
 from edgeq.compiler.quantize.linear import Linear, read_linear
@@ -30,7 +31,10 @@ def blocked_linear(node: ir.Node, state: Rewriter) -> Decision:
     reason = _no_kernel(linear, state.block_size)
     if reason is not None and refuse_weight(linear.weight, (linear.channel_axis,)) is None:
         return expand_inputs(node, state, [(1, (linear.channel_axis,))], f"{reason}: int8 weights")
-    return _in_blocks(node, 1, linear.weight, 1 - linear.channel_axis, state)
+    decision = _in_blocks(node, 1, linear.weight, 1 - linear.channel_axis, state)
+    if decision.precision == "int4":
+        keep_apart(node, linear.k, state)
+    return decision
 
 
 def blocked_table(node: ir.Node, weight: Weight, state: Rewriter) -> Decision:

@@ -232,6 +232,56 @@ def test_products_that_int4_kernels_do_not_take_have_int8_weights(tmp_path: Path
     }  # fmt: skip
 
 
+def attention(rows: int, width: int, heads: int) -> Model:
+    """Attention with a residual sum behind it, then two products of which one reads the other moved."""
+    turns = {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}
+    nodes = []
+    for part, perm in turns.items():
+        nodes += [
+            node("MatMul", ["x", f"w_{part}"], [part], name=part),
+            node("Reshape", [part, "by_head"], [f"{part}_heads"], name=f"{part}_heads"),
+            node("Transpose", [f"{part}_heads"], [f"{part}_turned"], name=f"{part}_turned", perm=perm),
+        ]
+    nodes += [
+        node("MatMul", ["q_turned", "k_turned"], ["scores"], name="scores"),
+        node("Softmax", ["scores"], ["shares"], name="shares", axis=-1),
+        node("MatMul", ["shares", "v_turned"], ["mixed"], name="mixed"),
+        node("Transpose", ["mixed"], ["mixed_turned"], name="mixed_turned", perm=[0, 2, 1, 3]),
+        node("Reshape", ["mixed_turned", "by_row"], ["flat"], name="flat"),
+        node("MatMul", ["flat", "w_out"], ["out"], name="out"),
+        node("Add", ["x", "out"], ["sum"], name="sum"),
+        node("MatMul", ["sum", "w_up"], ["up"], name="up"),
+        node("Reshape", ["up", "by_row"], ["again"], name="again"),
+        node("MatMul", ["again", "w_down"], ["y"], name="down"),
+    ]
+    parts = (*turns, "out", "up", "down")
+    weights: dict[str, Array] = {
+        f"w_{part}": random(width, width, scale=0.1, seed=seed) for seed, part in enumerate(parts)
+    }
+    weights["by_head"] = np.array([1, rows, heads, width // heads])
+    weights["by_row"] = np.array([1, rows, width])
+    return build(nodes, {"x": ("f", [1, rows, width])}, weights)
+
+
+@needs_rtx
+def test_products_behind_attention_unpack_their_own_weights(tmp_path: Path) -> None:
+    made = quantized(attention(256, 256, 4), "int4-weight")
+    kept_apart = [n.name for n in made.model.ir.graph if n.op_type == "Mul"]
+    assert kept_apart == ["out_apart"]
+    cast, _ = cast_rest(made.model, made.plan, "fp16")
+    save(cast, tmp_path / "apart.onnx")
+    product = cast.ir.graph.node("out")
+    product.replace_input_with(0, cast.ir.graph.node("out_apart").inputs[0])
+    save(cast, tmp_path / "together.onnx")
+    actual = []
+    for report in build_many([request(tmp_path / f"{name}.onnx", 86) for name in ("apart", "together")]):
+        assert isinstance(report, BuildReport), report
+        found = node_results([parse_table(report.tables[86], 86)], cast.ir, made.plan)
+        actual.append({r.name: r.actual for r in found if r.planned == "int4"})
+    assert set(actual[0].values()) == {"int4"}
+    assert (actual[1]["out"], actual[1]["down"]) == ("fp16", "int4"), "what the Mul is for"
+
+
 @needs_rtx
 def test_engines_hold_tied_tables_once_and_as_integers(built: dict[Case, Built]) -> None:
     sizes = {case: built[case][0].engine_bytes for case in CASES}  # type: ignore[union-attr]
