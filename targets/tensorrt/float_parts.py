@@ -20,6 +20,8 @@ _OVERFLOWS = frozenset(
 # From a sum of squares back to ordinary numbers.
 _AFTER_SQUARES = frozenset({"Add", "Div", "Max", "Clip", "ReduceMean", "Reciprocal", "Sqrt"})
 _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape"})
+# TensorRT for RTX 1.7.1 refuses them in bfloat16 (found by building each operator).
+_NO_BFLOAT16 = frozenset({"Celu", "ConvTranspose", "GRU", "HardSwish", "Mish", "Shrink"})
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ANGLES = frozenset({"Sin", "Cos"})
 _DATA = frozenset(
@@ -67,6 +69,8 @@ def _why_not_border(node: ir.Node) -> str | None:
 
 
 def _why_not_type(node: ir.Node, model: ir.Model, dtype: ir.DataType) -> str | None:
+    if dtype == ir.DataType.BFLOAT16 and node.op_type in _NO_BFLOAT16:
+        return f"TensorRT has no bfloat16 {node.op_type}"
     if node.domain == "" and node.op_type in _TYPED_BY_ATTRIBUTE | _QUANTIZATION:
         return None
     return takes_half(node, model.opset_imports.get(node.domain, 0), dtype)
