@@ -54,7 +54,7 @@ def _two_activations(b: GraphBuilder, name: str) -> str:
     return b.op("MatMul", [b.quantized(x), b.quantized(y)], name)
 
 
-def attention(rounded: Iterable[str]) -> Case:
+def attention(rounded: Iterable[str], *, masked: bool = False) -> Case:
     """Attention of 12 heads; ``rounded``: which of q, k, v, p (probabilities) and o are quantized."""
     wanted = frozenset(rounded)
 
@@ -67,6 +67,8 @@ def attention(rounded: Iterable[str]) -> Case:
         v = maybe(b.input(f"{name}_v", [1, 12, 64, 32]), "v")
         scores = b.op("MatMul", [q, k], f"{name}_scores")
         scaled = b.op("Mul", [scores, b.constant(f"{name}_c", 0.17)], f"{name}_scaled")
+        if masked:
+            scaled = b.op("Add", [scaled, b.input(f"{name}_mask", [1, 1, 1, 64])], f"{name}_masked")
         p = maybe(b.op("Softmax", [scaled], f"{name}_p", axis=-1), "p", 1 / 127)
         return maybe(b.op("MatMul", [p, v], name), "o")
 

@@ -85,12 +85,24 @@ class Evidence:
         return self._stored(node, [layer]) or self._wide(node, [layer])
 
     def _attention_type(self, node: ir.Node, layer: Layer) -> str | None:
-        """The narrow type of a product in fused attention: both operands rounded, in it or before it."""
-        operands = [self._graph.rounded(value) for value in self._graph.computed(node)]
-        if len(operands) != 2 or any(o is None or o.dequantize not in layer.nodes for o in operands):
+        """The narrow type of a product in fused attention: both operands rounded, in it or before it.
+
+        The table does not tell which input is which operand (a mask is one as well), so there must be a
+        narrow one for every rounded operand of all products in the kernel.
+        """
+        if len(self._rounded_operands(node, layer)) != 2:
             return None
-        dtypes = {tensor.dtype for tensor in layer.inputs}
-        return _NARROW.get(dtypes.pop()) if len(dtypes) == 1 else None
+        products = [self._graph.nodes[name] for name in layer.nodes if name in self._graph.nodes]
+        operands = {o for p in products if p.op_type in PRODUCTS for o in self._rounded_operands(p, layer)}
+        outside = [operand for operand in operands if operand.quantize not in layer.nodes]
+        for dtype, precision in _NARROW.items():
+            if outside and sum(tensor.dtype == dtype for tensor in layer.inputs) >= len(outside):
+                return precision
+        return None
+
+    def _rounded_operands(self, node: ir.Node, layer: Layer) -> list[Rounded]:
+        operands = [self._graph.rounded(value) for value in self._graph.computed(node)]
+        return [o for o in operands if o is not None and o.dequantize in layer.nodes]
 
     def _stored(self, node: ir.Node, layers: list[Layer]) -> Found | None:
         """The form of weights that are integers in the file, where the engine holds these integers too.

@@ -451,13 +451,16 @@ def test_the_compiler_remembers_a_refusal_for_turing(tmp_path: Path) -> None:
     assert _result(plain, reports[1]).actual == "int8"
 
 
-# What of attention is rounded (q, k, v, probabilities, output) → one kernel or not, its two products.
+# What of attention is rounded (q, k, v, probabilities, output; m: with a mask, which is not) → one kernel or
+# not, its two products.
 ATTENTION = {
     "qkvpo": (True, ["int8", "int8"]),
+    "qkvpom": (True, ["int8", "int8"]),
     "qkvp": (False, ["int8", "int8"]),
     "qk": (False, ["int8", "fp16"]),
     "pvo": (False, ["fp16", "int8"]),
     "": (True, ["fp16", "fp16"]),
+    "m": (True, ["fp16", "fp16"]),
 }
 
 
@@ -465,7 +468,7 @@ def test_attention_is_one_kernel_when_all_of_it_is_rounded_or_nothing(tmp_path: 
     models = []
     for index, rounded in enumerate(ATTENTION):
         b = GraphBuilder("int8", "fp16")
-        b.output(attention(rounded)(b, "main"))
+        b.output(attention(rounded, masked="m" in rounded)(b, "main"))
         models.append(b.model())
         onnx.save(models[-1], tmp_path / f"{index}.onnx")
     reports = build_many([request(tmp_path / f"{index}.onnx", 86) for index in range(len(models))])
