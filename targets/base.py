@@ -101,6 +101,8 @@ class Capabilities:
     ``block_form``: how weights in blocks of 4 bits are written: ``nbits``, as ONNX Runtime's MatMulNBits and
     GatherBlockQuantized, or ``dequantize``, a DequantizeLinear of whole blocks without zero points.
     ``block_size``: of a block where the recipe names none; ``block_sizes`` are those that have a kernel.
+    ``fuses_elementwise``: elementwise ops cost nothing beside what makes or reads a value, and attention is
+    one kernel as long as nothing but moves stands between its products and the rounding behind them.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
     """
 
@@ -130,6 +132,7 @@ class Capabilities:
     scale_dtype: ScaleDtype = "float32"
     negative_scales: bool = True
     weight_form: Literal["expanded", "dequantize"] = "expanded"
+    fuses_elementwise: bool = False
     rounds_itself: bool = False
 
     def blocks_of(self, recipe: Recipe) -> int:

@@ -24,6 +24,12 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan
 from edgeq.compiler.plan_nodes import attribute, constant, input_at
 from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.quantize.smooth_folding import (
+    behind_attention,
+    divide_normalization,
+    divide_values,
+    restore,
+)
 from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Capabilities
 
@@ -113,8 +119,7 @@ def smooth(
     done = []
     for group in groups:
         scales = _best_scales(group, statistics, capabilities)
-        if scales is not None:
-            _apply(group, scales, edit)
+        if scales is not None and _apply(group, scales, edit):
             done.append(group.tensor)
     return done
 
@@ -158,11 +163,18 @@ def _noise(scales: Float64, low: Float64, high: Float64, squares: Float64, weigh
     return (from_inputs + from_weights) / 12
 
 
-def _apply(group: Group, scales: npt.NDArray[np.float32], edit: Rewriter) -> None:
+def _apply(group: Group, scales: npt.NDArray[np.float32], edit: Rewriter) -> bool:
     value = input_at(group.nodes[0], 0)
     if value is None:
-        return
-    if not _fold_into_normalization(value, group, scales, edit):
+        return False
+    if edit.capabilities.fuses_elementwise and behind_attention(value):
+        if not divide_values(value, scales, edit):
+            return False
+    elif edit.capabilities.fuses_elementwise and divide_normalization(value, scales, edit):
+        others = [(use.node, use.idx) for use in value.uses() if use.node not in group.nodes]
+        if others:
+            restore(value, scales, others, edit)
+    elif not _fold_into_normalization(value, group, scales, edit):
         _multiply(value, group, scales, edit)
     for node in group.nodes:
         weights = input_at(node, 1)
@@ -170,6 +182,7 @@ def _apply(group: Group, scales: npt.NDArray[np.float32], edit: Rewriter) -> Non
             continue
         scaled = _in_layout(node, _rows_first(node) * scales[:, None])
         node.replace_input_with(1, edit.initializer(f"{weights.name}_smooth", scaled))
+    return True
 
 
 def _fold_into_normalization(

@@ -112,6 +112,7 @@ _CAPABILITIES = Capabilities(
     block_size=128,
     block_sizes=(16, 32, 64, 128),
     negative_scales=False,
+    fuses_elementwise=True,
     rounds_itself=True,
     float_reasons=MappingProxyType(_FLOAT_REASONS),
     scheme_reasons=MappingProxyType(_SCHEME_REASONS),

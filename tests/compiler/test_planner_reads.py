@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan
@@ -40,10 +41,18 @@ def _quantize(model: Model) -> Quantized:
 
 
 def _reads_rounded(found: Quantized, name: str) -> list[bool]:
-    """For each input of the node, whether a DequantizeLinear makes it."""
+    """For each input of the node, whether a DequantizeLinear makes it (a shift may stand between)."""
     (node,) = [node for node in found.model.ir.graph if node.name == name]
     producers = [None if value is None else value.producer() for value in node.inputs]
-    return [producer is not None and producer.op_type == "DequantizeLinear" for producer in producers]
+    return [_makes(p) == "DequantizeLinear" for p in producers]
+
+
+def _makes(producer: ir.Node | None) -> str:
+    if producer is None:
+        return ""
+    source = producer.inputs[0]
+    shifts = producer.op_type == "Add" and source is not None and (producer.name or "").endswith("_unshifted")
+    return _makes(source.producer()) if shifts and source is not None else producer.op_type
 
 
 def _residual() -> Model:
