@@ -172,6 +172,15 @@ def overflowing() -> Model:
     return build(nodes, {"x": ("f", [4, 16])}, numbers)
 
 
+def without_bfloat16() -> Model:
+    nodes = [
+        node("ConvTranspose", ["x", "k"], ["c"], name="transposed"),
+        node("HardSwish", ["c"], ["h"], name="hard"),
+        node("Conv", ["h", "l"], ["y"], name="conv"),
+    ]
+    return build(nodes, {"x": ("f", [1, 8, 8, 8])}, {"k": random(8, 8, 3, 3), "l": random(8, 8, 1, 1)})
+
+
 def test_float32_leaves_the_model_as_it_is() -> None:
     model = perceptron()
     assert cast_rest(model, NOTHING, "fp32") == (model, ())
@@ -304,7 +313,16 @@ def test_a_plan_that_asks_for_nothing_pins_nothing() -> None:
 
 BUILT: dict[str, Callable[[], Model]] = {
     f.__name__: f
-    for f in (perceptron, hidden_query, rotary, normalized_by_hand, branches, filled, overflowing)
+    for f in (
+        perceptron,
+        without_bfloat16,
+        hidden_query,
+        rotary,
+        normalized_by_hand,
+        branches,
+        filled,
+        overflowing,
+    )
 }
 
 
