@@ -62,14 +62,9 @@ class FloatTypes:
 
     def _result(self, node: ir.Node, index: int, opset: int) -> ir.DataType | None:
         if node.op_type == "DequantizeLinear" and len(node.inputs) > 1:
-            chosen = node.attributes.get("output_dtype")
-            return (
-                ir.DataType(chosen.as_int())
-                if chosen is not None and chosen.as_int()
-                else self.get(node.inputs[1])
-            )
+            return data_type(node, "output_dtype") or self.get(node.inputs[1])
         if node.op_type == "Cast" and not node.domain:
-            return ir.DataType(node.attributes["to"].as_int()) if "to" in node.attributes else None
+            return data_type(node, "to")
         if node.op_type == "Constant":
             return self.constants.dtype(node.outputs[index])
         if self.mixed(node):
@@ -78,6 +73,13 @@ class FloatTypes:
         if source is None:
             return node.outputs[index].dtype
         return self.get(node.inputs[source]) if source < len(node.inputs) else None
+
+
+def data_type(node: ir.Node, name: str) -> ir.DataType | None:
+    """The element type that an attribute names; None without one."""
+    found = node.attributes.get(name)
+    number = found.value if found is not None else 0
+    return ir.DataType(number) if number in {kind.value for kind in ir.DataType} and number else None
 
 
 @cache

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
 from edgeq.targets.tensorrt.lint.constants import Constants
-from edgeq.targets.tensorrt.lint.float_types import FloatTypes
+from edgeq.targets.tensorrt.lint.float_types import FloatTypes, data_type
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-# Ops with INT8 arithmetic: input index of the activations, of the weights (or second matrix).
+# Ops whose first two inputs are the activations and the weights, or two matrices.
 COMPUTE = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 MATRIX = ("MatMul", "Gemm")
 
@@ -188,8 +188,7 @@ class Graph:
     def _codes_without_zero(self, node: ir.Node) -> ir.DataType | None:
         if node.op_type == DEQUANTIZE:
             return node.inputs[0].dtype if node.inputs[0] is not None else None
-        chosen = integer(node, "output_dtype", 0)
-        return ir.DataType(chosen) if chosen else ir.DataType.UINT8
+        return data_type(node, "output_dtype") or ir.DataType.UINT8
 
     def _weights(self, source: ir.Value) -> bool:
         """Constant codes, or the codes of constant floats."""
