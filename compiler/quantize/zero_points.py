@@ -154,9 +154,19 @@ def _shift(
             back = _add(edit, dequantize.outputs[0], shift, f"{name}_unshifted")
             edit.insert_before(node, [back])
             node.replace_input_with(index, back.outputs[0])
-    moved = _add(edit, value, -shift, f"{name}_shifted")
-    edit.insert_before(quantize, [moved])
-    quantize.replace_input_with(0, moved.outputs[0])
+    reader = _before_pooling(quantize) if value is _input(quantize) else quantize
+    moved = _add(edit, value if reader is quantize else _input(reader), -shift, f"{name}_shifted")
+    edit.insert_before(reader, [moved])
+    reader.replace_input_with(0, moved.outputs[0])
+
+
+def _before_pooling(quantize: ir.Node) -> ir.Node:
+    """The MaxPool that ``quantize`` alone reads, or itself: rounding moves past maxima, a sum does not."""
+    value = _input(quantize)
+    producer = value.producer()
+    if producer is None or producer.op_type != "MaxPool" or value.is_graph_output():
+        return quantize
+    return producer if len(producer.outputs) == 1 and len(list(value.uses())) == 1 else quantize
 
 
 def _add(edit: Rewriter, value: ir.Value, number: Floats | np.float32, name: str) -> ir.Node:

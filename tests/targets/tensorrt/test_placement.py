@@ -111,6 +111,19 @@ def _mobile() -> Model:
     )
 
 
+def _pooled() -> Model:
+    return _images(
+        [
+            ("Conv", ["x", "w0"], ["a"], _PADDED),
+            ("Relu", ["a"], ["b"], {}),
+            ("MaxPool", ["b"], ["c"], {"kernel_shape": [3, 3], "strides": [2, 2]}),
+            ("Conv", ["c", "w1"], ["y"], {}),
+        ],
+        w0=_w(16, 16, 3, 3),
+        w1=_w(16, 16, 1, 1),
+    )
+
+
 def _products() -> Model:
     """Every form of a matrix product."""
     return graph(
@@ -190,6 +203,7 @@ _CASES: Mapping[str, _Case] = {
         _residual(), _X, capabilities(TensorRTOptions(backend="tensorrt-rtx", precision="fp32")), "fp32"
     ),
     "mobile": _Case(_mobile(), _X),
+    "pooled": _Case(_pooled(), _X),
     "products": _Case(_products(), {"x": normal(8, 16, 32)}),
     "attention": _Case(_attention(), _IDS),
 }
@@ -282,6 +296,12 @@ def test_attention_is_one_kernel_of_int8(built: Mapping[str, _Built]) -> None:
     fused = [layer for layer in found.table.layers if "mha" in layer.name]
     assert [[t.dtype for t in layer.inputs].count("Int8") for layer in fused] == [3]
     assert any("Smoothing" in note for note in found.found.plan.notes + list(found.found.notes))
+
+
+@needs_rtx
+def test_maxima_are_taken_of_int8_although_zero_points_are_shifted(built: Mapping[str, _Built]) -> None:
+    assert any("shifted" in (node.name or "") for node in built["pooled"].found.model.ir.graph)
+    assert built["pooled"].reads("MaxPool_c") == {"Int8"}
 
 
 @needs_rtx
