@@ -21,12 +21,12 @@ _TURING = 75
 def build_engine(
     request: BuildRequest, *, progress: Progress | None = None, timeout: float | None = None
 ) -> BuildReport:
-    """Build one engine in a fresh process.
+    """Build one engine in a fresh process, whose working folder is the model's: paths must not tell in bytes.
 
     Raises:
         TargetError: the compiler refuses the model, crashes, or takes more than ``timeout`` seconds.
     """
-    with Worker(request.backend) as worker:
+    with Worker(request.backend, request.model.parent) as worker:
         return _build(worker, request, progress or SilentProgress(), timeout)
 
 

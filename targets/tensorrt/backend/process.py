@@ -33,8 +33,10 @@ class WorkerDiedError(Exception):
 class Worker:
     """A context: the process lives as long, and not a moment longer."""
 
-    def __init__(self, backend: BackendName) -> None:
+    def __init__(self, backend: BackendName, folder: Path | None = None) -> None:
+        """``folder`` is the working folder, which paths of requests may be relative to."""
         self._backend = backend
+        self._working_folder = folder
 
     def __enter__(self) -> Worker:
         self._folder = TemporaryDirectory(prefix="edgeq-")
@@ -75,11 +77,11 @@ class Worker:
     def _start(self) -> subprocess.Popen[str]:
         module = "edgeq.targets.tensorrt.backend.worker"
         command = [sys.executable, "-P", "-m", module, self._backend, os.fspath(self._said)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with self._stderr.open("wb") as stderr:
             return subprocess.Popen(
                 command,
-                env=environment,
+                cwd=self._working_folder,
+                env=_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -90,7 +92,7 @@ class Worker:
     def _send(self, request: BuildRequest) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(request.model_dump_json() + "\n")
+            self._process.stdin.write(_seen_from(request, self._working_folder).model_dump_json() + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
@@ -121,6 +123,24 @@ class Worker:
     def _last_line(self) -> str:
         lines = self._stderr.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+def _seen_from(request: BuildRequest, folder: Path | None) -> BuildRequest:
+    """``request`` with the paths that a process working in ``folder`` needs, short where they lie in it."""
+    if folder is None:
+        return request
+    paths = {name: getattr(request, name) for name in ("model", "engine", "timing_cache")}
+    base = folder.resolve()
+    absolute = {name: path.resolve() for name, path in paths.items() if path is not None}
+    seen = {name: p.relative_to(base) if p.is_relative_to(base) else p for name, p in absolute.items()}
+    return request.model_copy(update=seen)
+
+
+def _environment() -> dict[str, str]:
+    """What this process has; without what would make equal builds lie at other addresses (addresses.py)."""
+    paths = os.pathsep.join(os.path.abspath(path) for path in filter(None, sys.path))  # noqa: PTH100
+    inherited = {name: text for name, text in os.environ.items() if name not in ("PWD", "OLDPWD")}
+    return {**inherited, "PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
 
 
 def _how(code: int) -> str:

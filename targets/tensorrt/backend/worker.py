@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO, cast
 
+from edgeq.targets.tensorrt.backend.addresses import fix_addresses
 from edgeq.targets.tensorrt.backend.compiler import Compiler
 from edgeq.targets.tensorrt.backend.messages import BuildRefusedError
 from edgeq.targets.tensorrt.backend.parts import remove_parts
@@ -73,4 +74,5 @@ def _own_output() -> TextIO:
 
 
 if __name__ == "__main__":
+    fix_addresses()
     main(sys.argv[1:])
