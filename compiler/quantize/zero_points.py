@@ -71,18 +71,21 @@ def _one_sided(sketch: Sketch) -> bool:
 
 def _can_shift(value: ir.Value, plan: Plan) -> bool:
     """Whether every INT8 reader can take a shift back, and some layer does so at no cost."""
-    readers = [use for use in value.uses() if _is_int8(use.node, plan)]
+    readers = [use for use in value.uses() if _reads_int8(use.node, use.idx, plan)]
     layers = [use.node for use in readers if _is_layer(use.node, use.idx)]
     others = [use.node for use in readers if not _is_layer(use.node, use.idx)]
     if not layers or any(node.op_type not in _ELEMENTWISE for node in others):
         return False
     padded = [node for node in layers if _padding(node) != 0]
-    return not padded or (len(readers) == 1 and _padding(padded[0]) == 1 and _from_input(value))
+    alone = len(list(value.uses())) == 1 and not value.is_graph_output()
+    return not padded or (alone and _padding(padded[0]) == 1 and _from_input(value))
 
 
-def _is_int8(node: ir.Node, plan: Plan) -> bool:
+def _reads_int8(node: ir.Node, index: int, plan: Plan) -> bool:
+    """Whether the node computes with the rounded values, planned in INT8 itself or not."""
     planned = plan.nodes.get(node.name or "")
-    return node.op_type in _ELEMENTWISE or (planned is not None and planned.precision == "int8")
+    read = index in plan.reads.get(node.name or "", ())
+    return read or (planned is not None and planned.precision == "int8")
 
 
 def _is_layer(node: ir.Node, index: int) -> bool:

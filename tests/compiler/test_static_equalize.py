@@ -49,7 +49,7 @@ def chain(*between: tuple[str, dict[str, Any]], group: int = 1) -> Model:
         nodes.append((op, [f"t{index}"], [f"t{index + 1}"], attributes))
     attributes = {"pads": [1, 1, 1, 1], "group": group}
     nodes.append(("Conv", [f"t{len(between)}", "w2", "b2"], ["y"], attributes))
-    weights = {
+    weights: dict[str, Array] = {
         "w1": normal(8, 3, 3, 3, seed=1) * UNEVEN[:, None, None, None],
         "b1": normal(8, seed=2) * UNEVEN,
         "w2": normal(8, 8 // group, 3, 3, seed=3) / (1 if group == 1 else UNEVEN[:, None, None, None]),
@@ -109,7 +109,9 @@ def residual() -> Model:
         ("Flatten", ["g"], ["f"], {}),
         ("Gemm", ["f", "w4", "b4"], ["y"], {"transB": 1}),
     ]
-    weights = {f"w{i}": normal(8, 8, 1, 1, seed=i) * UNEVEN[:, None, None, None] for i in (1, 2, 3)}
+    weights: dict[str, Array] = {
+        f"w{i}": normal(8, 8, 1, 1, seed=i) * UNEVEN[:, None, None, None] for i in (1, 2, 3)
+    }
     weights |= {"b": normal(8), "w4": normal(5, 16), "b4": normal(5)}
     return graph(nodes, {"x": ["N", 8, 6, 6]}, ["y"], weights)
 

@@ -127,6 +127,33 @@ def test_other_readers_get_the_shift_back() -> None:
     assert nearness > 100
 
 
+def test_ops_that_move_rounded_values_keep_them_unshifted() -> None:
+    model = graph(
+        [
+            ("Relu", ["x"], ["r"], {}),
+            ("Conv", ["r", "w", "b"], ["y"], {}),
+            ("MaxPool", ["r"], ["z"], {"kernel_shape": [2, 2]}),
+        ],
+        {"x": ["N", 8, 4, 4]},
+        ["y", "z"],
+        {"w": normal(8, 8, 1, 1), "b": normal(8)},
+    )
+    assert shifted(quantized(model, np.abs(normal(16, 8, 4, 4)))) == []
+
+
+def test_padding_of_the_input_stays_where_others_read_it_too() -> None:
+    model = graph(
+        [
+            ("Conv", ["x", "w", "b"], ["c"], {"pads": [1, 1, 1, 1]}),
+            ("Add", ["c", "x"], ["y"], {}),
+        ],
+        {"x": ["N", 4, 8, 8]},
+        ["y"],
+        {"w": normal(4, 4, 3, 3), "b": normal(4)},
+    )
+    assert shifted(quantized(model, np.abs(normal(16, 4, 8, 8)))) == []
+
+
 def test_steps_are_finer_where_values_lie_on_one_side() -> None:
     data = np.abs(normal(64, 3, 8, 8))
     model = conv_relu_conv([0, 0, 0, 0])
