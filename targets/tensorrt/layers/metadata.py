@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 _FIRST = "[ONNX Layer: "
-# Names may hold brackets; the separators between two nodes are control characters.
-_NEXT = re.compile(r"\][\x1e\x1f]\[ONNX Layer: ")
+# Names may hold brackets; the separators between two nodes are control characters. A convolution that became
+# a product says so behind its name.
+_NEXT = re.compile(r"\](?:__\w+)?[\x1e\x1f]\[ONNX Layer: ")
+_LAST = re.compile(r"\](?:__\w+)?\Z")
 
 
 def node_names(metadata: str) -> tuple[str, ...]:
@@ -17,6 +19,7 @@ def node_names(metadata: str) -> tuple[str, ...]:
     """
     if not metadata:
         return ()
-    if not metadata.startswith(_FIRST) or not metadata.endswith("]"):
+    last = _LAST.search(metadata)
+    if not metadata.startswith(_FIRST) or last is None:
         raise ValueError(f"{metadata!r} is no list of ONNX nodes")
-    return tuple(dict.fromkeys(_NEXT.split(metadata[len(_FIRST) : -1])))
+    return tuple(dict.fromkeys(_NEXT.split(metadata[len(_FIRST) : last.start()])))

@@ -79,6 +79,12 @@ def test_a_layer_that_hands_sizes_to_the_gpu() -> None:
     assert (layer.inputs, layer.constants, layer.nodes, layer.tactic) == ((), (), (), "")
 
 
+def test_a_convolution_that_became_a_product() -> None:
+    line = _CONV.replace("[ONNX Layer: x_DQ]", "[ONNX Layer: x_DQ]__gemm_from_conv1x1")
+    for text in (line, f"{line}__gemm_from_conv1x1"):
+        assert parse_table(_text(text), 86).layers[0].nodes == ("c1", "x_DQ")
+
+
 def test_an_engine_without_layers() -> None:
     assert parse_table("Layers:\n" + _AFTER, 86).layers == ()
 

@@ -361,3 +361,25 @@ def test_the_layers_have_the_types(reports: dict[tuple[str, str], BuildReport | 
     brain = reports["perceptron", "bf16"]
     assert isinstance(brain, BuildReport)
     assert any("BFloat16" in text for text in brain.tables.values())
+
+
+def test_recurrent_layers_run_in_float16(tmp_path: Path) -> None:
+    # ONNX Runtime's own way to load this model ends the process.
+    size = 4
+    nodes = [
+        node("LSTM", ["x", "w", "r", "b"], ["all"], name="lstm", hidden_size=size),
+        node("Squeeze", ["all", "direction"], ["rows"], name="rows"),
+        node("Transpose", ["rows"], ["turned"], name="turned", perm=[1, 0, 2]),
+        node("MatMul", ["turned", "out"], ["y"], name="out"),
+    ]
+    weights: dict[str, Array] = {
+        "w": random(1, 4 * size, size, seed=1),
+        "r": random(1, 4 * size, size, seed=2),
+        "b": random(1, 8 * size, seed=3),
+        "direction": np.array([1]),
+        "out": random(size, size, seed=4),
+    }
+    model = build(nodes, {"x": ("f", [8, 1, size])}, weights)
+    exact, half, cast = compared(model, tmp_path, {"x": random(8, 1, size)})
+    assert float_types(cast) == {HALF}
+    assert sqnr(exact, half) > 40
