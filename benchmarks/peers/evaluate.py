@@ -19,6 +19,8 @@ import numpy as np
 import onnxruntime as ort
 from labelled import SETS, LabelledSet
 
+from edgeq.targets.onnxruntime.session import session_options
+
 LATENCY_ROUNDS = 60
 
 
@@ -30,13 +32,9 @@ def session(path: Path, *, precise: bool = False, in_float: bool = False, thread
     """
     if path.suffix == ".xml":
         return OpenVino(path)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
+    options = session_options(threads, in_float=in_float)
     if precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
-    if in_float:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
