@@ -38,7 +38,8 @@ th { text-align: left; font-weight: 600; color: var(--soft); font-size: 12.5px; 
 th, td { padding: 7px 12px; border-bottom: 1px solid var(--line); vertical-align: top; }
 tbody tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; white-space: nowrap; }
-.nodes td { font-size: 13px; } .nodes td:last-child { min-width: 260px; }
+.nodes td { font-size: 13px; overflow-wrap: anywhere; } .nodes td:first-child { min-width: 130px; }
+.nodes td:nth-child(5) { min-width: 150px; } .nodes td:last-child { min-width: 260px; overflow-wrap: normal; }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 code, .mono { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   overflow-wrap: anywhere; }
