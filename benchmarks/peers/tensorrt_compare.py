@@ -23,7 +23,6 @@ from labelled import SETS, Arrays, LabelledSet
 from records import Records, Row
 from tensorrt_engines import SM, engine, findings, products
 
-from edgeq.errors import TargetError
 from edgeq.linting import lint
 
 HERE = Path(__file__).parent
@@ -114,18 +113,10 @@ def _quantize(name: str, method: str, output: Path, files: Path) -> Row:
 
 
 def modelopt() -> str:
-    """The Python of the virtual environment that Model Optimizer is in.
-
-    Raises:
-        TargetError: ``EDGEQ_MODELOPT`` does not name it.
-    """
+    """The Python of the virtual environment that Model Optimizer is in."""
     path = os.environ.get("EDGEQ_MODELOPT", "")
     if not Path(path).is_file():
-        raise TargetError(
-            "EDGEQ_MODELOPT names no Python.",
-            fix="python -m venv DIR; DIR/bin/pip install torch; DIR/bin/pip install 'nvidia-modelopt[onnx]'; "
-            "export EDGEQ_MODELOPT=DIR/bin/python",
-        )
+        raise SystemExit("EDGEQ_MODELOPT names no Python; tensorrt_modelopt.py --help says how to make one.")
     return path
 
 
