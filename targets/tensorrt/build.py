@@ -20,7 +20,7 @@ from edgeq.targets.tensorrt.backend.build import build_engine
 from edgeq.targets.tensorrt.backend.choose import choose
 from edgeq.targets.tensorrt.backend.request import BuildReport
 from edgeq.targets.tensorrt.files import ENGINE, QDQ_MODEL, REFERENCE_MODEL
-from edgeq.targets.tensorrt.layers.coverage import coverage
+from edgeq.targets.tensorrt.layers.coverage import coverages
 from edgeq.targets.tensorrt.layers.file import read_layers, write_layers
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.parse import parse_table
@@ -58,12 +58,13 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     settings = settings.model_copy(update={"version": report.version})
     tables = tables_of(report)
     results = node_results(tables, model.ir, job.plan)
+    covered = coverages(tables, model.ir, job.plan)
     evidence = (
         *(file.name for file in sorted(folder.glob("*.onnx*"))),
-        write_layers(folder, report, tables, results),
+        write_layers(folder, report, tables, results, covered),
         settings.write(folder),
     )
-    checks = (*_number_checks(job, folder), *_table_checks(tables, results))
+    checks = (*_number_checks(job, folder), *(found.check() for found in covered))
     refuse_failed(checks)
     return BuildResult(
         (ENGINE,),
@@ -91,7 +92,9 @@ def check_again(folder: Path) -> list[Check]:
 
 def tables_of(report: BuildReport) -> tuple[LayerTable, ...]:
     """The layer tables of a report, by compute capability."""
-    return tuple(parse_table(text, sm) for sm, text in sorted(report.tables.items()))
+    # One engine for several GPUs has one table: it is long, and read once.
+    layers = {text: parse_table(text, 0).layers for text in set(report.tables.values())}
+    return tuple(LayerTable(sm=sm, layers=layers[text]) for sm, text in sorted(report.tables.items()))
 
 
 def rest_precision(options: TensorRTOptions, scheme: str) -> HighPrecision:
@@ -184,11 +187,6 @@ def _run(path: Path, job: BuildJob) -> list[Arrays]:
     # Sums are split by the number of threads, which would change their last bits.
     with OnnxRuntimeRunner(path, threads=1, in_float=True) as runner:
         return [runner.run(sample) for sample in job.samples]
-
-
-def _table_checks(tables: Sequence[LayerTable], results: Sequence[NodeResult]) -> Iterator[Check]:
-    for table in tables:
-        yield coverage(table, results).check()
 
 
 def _same_layers(stored: LayerTable, found: LayerTable | None) -> Check:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
+import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
+from edgeq.compiler.plan import Plan
 from edgeq.targets.base import QUANTIZED, Check, NodeResult
-from edgeq.targets.tensorrt.layers.table import LayerTable, LayerTensor
+from edgeq.targets.tensorrt.layers.nodes import node_results
+from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 _BITS: Mapping[str, int] = {
@@ -46,8 +49,17 @@ class Coverage(BaseModel):
         return Check(name, bool(self.kinds), found, "the layers of the engine")
 
 
+def coverages(tables: Sequence[LayerTable], graph: ir.Model, plan: Plan) -> tuple[Coverage, ...]:
+    """The coverage of each table, by what it alone shows; arguments as of :func:`node_results`."""
+    found: dict[tuple[Layer, ...], Coverage] = {}
+    for table in tables:
+        if table.layers not in found:
+            found[table.layers] = coverage(table, node_results([table], graph, plan))
+    return tuple(found[table.layers].model_copy(update={"sm": table.sm}) for table in tables)
+
+
 def coverage(table: LayerTable, results: Iterable[NodeResult]) -> Coverage:
-    """The coverage of one table; ``results`` are those of this table alone, or the worst over several."""
+    """The coverage of one table; ``results`` are those of this table alone."""
     planned = [r for r in results if r.op_type in PRODUCTS and r.planned in QUANTIZED]
     kinds = Counter(layer.kind for layer in table.layers)
     return Coverage(

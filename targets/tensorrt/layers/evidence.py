@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import NodePlan
 from edgeq.targets.base import QUANTIZED
 from edgeq.targets.tensorrt.layers.quantized import MOVES, QuantizedGraph, Rounded, StoredWeight
-from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
+from edgeq.targets.tensorrt.layers.table import Layer, LayerTensor
 
 REMOVED = "removed"
 UNPROVEN = "unproven"
@@ -57,12 +57,12 @@ class Found:
 class Evidence:
     """What the layers of one table show about the nodes of ``graph``."""
 
-    def __init__(self, table: LayerTable, graph: QuantizedGraph, *, static: bool) -> None:
+    def __init__(self, layers: Iterable[Layer], graph: QuantizedGraph, *, static: bool) -> None:
         """``static``: the plan rounds activations, so INT8 weights alone are less than what is planned."""
         self._graph = graph
         self._static = static
         self._layers: dict[str, list[Layer]] = {}
-        for layer in table.layers:
+        for layer in layers:
             for name in layer.nodes:
                 self._layers.setdefault(name, []).append(layer)
 

@@ -13,7 +13,7 @@ from edgeq.errors import ModelError
 from edgeq.targets.base import NodeResult
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport
 from edgeq.targets.tensorrt.files import LAYERS
-from edgeq.targets.tensorrt.layers.coverage import Coverage, coverage
+from edgeq.targets.tensorrt.layers.coverage import Coverage
 from edgeq.targets.tensorrt.layers.table import LayerTable
 
 
@@ -44,16 +44,19 @@ class LayersFile(BaseModel):
 
 
 def write_layers(
-    folder: Path, report: BuildReport, tables: Sequence[LayerTable], results: Sequence[NodeResult]
+    folder: Path,
+    report: BuildReport,
+    tables: Sequence[LayerTable],
+    results: Sequence[NodeResult],
+    covered: Sequence[Coverage],
 ) -> str:
     """Write ``layers.json`` into ``folder``; returns its name. Equal tables give equal bytes."""
-    ordered = sorted(tables, key=lambda table: table.sm)
     content = LayersFile(
         backend=report.backend,
         version=report.version,
         nodes=tuple(_entry(result) for result in results),
-        coverage=tuple(coverage(table, results) for table in ordered),
-        tables=tuple(ordered),
+        coverage=tuple(covered),
+        tables=tuple(tables),
     )
     text = json.dumps(content.model_dump(mode="json"), indent=1, ensure_ascii=False)
     (folder / LAYERS).write_text(text + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.targets.base import QUANTIZED, NodeResult
 from edgeq.targets.tensorrt.layers.evidence import REMOVED, UNPROVEN, Evidence, Found, rank
 from edgeq.targets.tensorrt.layers.quantized import QuantizedGraph
-from edgeq.targets.tensorrt.layers.table import LayerTable
+from edgeq.targets.tensorrt.layers.table import Layer, LayerTable
 
 
 def node_results(tables: Sequence[LayerTable], graph: ir.Model, plan: Plan) -> list[NodeResult]:
@@ -21,15 +21,24 @@ def node_results(tables: Sequence[LayerTable], graph: ir.Model, plan: Plan) -> l
     ``unproven`` (planned quantized, but no layer tells). Over several tables the worst counts.
     """
     quantized = QuantizedGraph(graph)
-    static = bool(plan.activations)
-    evidence = {table.sm: Evidence(table, quantized, static=static) for table in tables}
+    evidence = _evidence(tables, quantized, static=bool(plan.activations))
     return [_result(planned, quantized.nodes.get(planned.name), evidence) for planned in plan.nodes.values()]
 
 
-def _result(plan: NodePlan, node: ir.Node | None, evidence: dict[int, Evidence]) -> NodeResult:
-    found = {sm: _missing(plan) if node is None else e.of(plan, node) for sm, e in evidence.items()}
+def _evidence(
+    tables: Sequence[LayerTable], graph: QuantizedGraph, *, static: bool
+) -> dict[tuple[int, ...], Evidence]:
+    """Compute capabilities with the same layers → what these show."""
+    alike: dict[tuple[Layer, ...], list[int]] = {}
+    for table in tables:
+        alike.setdefault(table.layers, []).append(table.sm)
+    return {tuple(sms): Evidence(layers, graph, static=static) for layers, sms in alike.items()}
+
+
+def _result(plan: NodePlan, node: ir.Node | None, evidence: dict[tuple[int, ...], Evidence]) -> NodeResult:
+    found = {sms: _missing(plan) if node is None else e.of(plan, node) for sms, e in evidence.items()}
     if not found:
-        found = {0: _missing(plan)}
+        found = {(): _missing(plan)}
     worst = max(found.values(), key=lambda f: rank(f.actual))
     reason = "; ".join(part for part in (plan.reason, _where(found, worst), worst.reason) if part)
     return NodeResult(plan.name, plan.op_type, plan.precision, worst.actual, worst.kernel, reason, plan.asked)
@@ -41,9 +50,9 @@ def _missing(plan: NodePlan) -> Found:
     return Found(REMOVED, reason="compiled away before the engine was built")
 
 
-def _where(found: dict[int, Found], worst: Found) -> str:
+def _where(found: dict[tuple[int, ...], Found], worst: Found) -> str:
     """The compute capabilities that ``worst`` is about, where others do better."""
-    same = [sm for sm, f in found.items() if f.actual == worst.actual]
-    if len(same) == len(found):
+    if all(f.actual == worst.actual for f in found.values()):
         return ""
+    same = sorted(sm for sms, f in found.items() if f.actual == worst.actual for sm in sms)
     return f"{worst.actual} on SM {', '.join(map(str, same))}"

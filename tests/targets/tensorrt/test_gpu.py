@@ -502,7 +502,7 @@ def test_an_engine_runs_is_timed_and_compared(backend: BackendName, tmp_path: Pa
     like = settings(backend=backend, version="", scheme="fp32", sm=sm, profiles=(profile,))
     folder = build_float(original, "fp32", like, tmp_path / "artefact", SilentProgress())
     report = BuildReport(backend=backend, version="", engine_bytes=1, seconds=1, peak_mb=1, tables={})
-    write_layers(folder, report, (), ())
+    write_layers(folder, report, (), (), ())
     with EngineRunner(folder) as runner:
         for rows in (2, 2, 2, 5, 1, 5):
             x = np.random.default_rng(rows).standard_normal((rows, 4)).astype(np.float32)

@@ -346,7 +346,7 @@ def test_the_three_engines_are_built_opened_timed_and_judged(
     report = BuildReport(
         backend="tensorrt-rtx", version="", engine_bytes=1, seconds=1.0, peak_mb=1.0, tables={}
     )
-    write_layers(folder, report, (), (NodeResult("m", "MatMul", "int8", "fp16", "gemm", ""),))
+    write_layers(folder, report, (), (NodeResult("m", "MatMul", "int8", "fp16", "gemm", ""),), ())
     made = compare.compare(folder, original.parent, FEEDS, OPTIONS, SilentProgress())
     found = {m.metric: m for m in made.measurements}
     assert set(found) == DEVICE
@@ -377,7 +377,7 @@ def test_without_the_original_the_artefact_is_timed_alone(
     report = BuildReport(
         backend="tensorrt-rtx", version="", engine_bytes=1, seconds=1.0, peak_mb=1.0, tables={}
     )
-    write_layers(tmp_path, report, (), ())
+    write_layers(tmp_path, report, (), (), ())
     made = compare.compare(tmp_path, None, FEEDS, OPTIONS, SilentProgress())
     assert {m.metric for m in made.measurements} == DEVICE - {"speedup_fp16", "speedup_fp32"}
     assert all(m.baseline is None for m in made.measurements)

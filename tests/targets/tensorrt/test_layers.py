@@ -16,7 +16,7 @@ from edgeq.errors import ModelError, TargetError
 from edgeq.targets.base import NodeResult
 from edgeq.targets.tensorrt.backend.build import build_many
 from edgeq.targets.tensorrt.backend.request import BuildReport
-from edgeq.targets.tensorrt.layers.coverage import coverage
+from edgeq.targets.tensorrt.layers.coverage import coverage, coverages
 from edgeq.targets.tensorrt.layers.file import read_layers, write_layers
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.parse import parse_table
@@ -266,7 +266,9 @@ def test_equal_builds_have_equal_files(reports: list[BuildReport], tmp_path: Pat
         folder = tmp_path / name
         folder.mkdir()
         tables = [parse_table(report.tables[86], 86)]
-        write_layers(folder, report, tables, node_results(tables, model, planned(_model(), "int8")))
+        plan = planned(_model(), "int8")
+        results, covered = node_results(tables, model, plan), coverages(tables, model, plan)
+        write_layers(folder, report, tables, results, covered)
     first, second = ((tmp_path / name / "layers.json").read_bytes() for name in "ab")
     assert first == second
 
@@ -274,8 +276,9 @@ def test_equal_builds_have_equal_files(reports: list[BuildReport], tmp_path: Pat
 @needs_rtx
 def test_the_file_comes_back(reports: list[BuildReport], tmp_path: Path) -> None:
     table = parse_table(reports[0].tables[86], 86)
-    results = node_results([table], ir.from_proto(_model()), planned(_model(), "int8"))
-    assert write_layers(tmp_path, reports[0], [table], results) == "layers.json"
+    model, plan = ir.from_proto(_model()), planned(_model(), "int8")
+    results, covered = node_results([table], model, plan), coverages([table], model, plan)
+    assert write_layers(tmp_path, reports[0], [table], results, covered) == "layers.json"
     found = read_layers(tmp_path)
     assert found.tables == (table,)
     assert (found.schema_version, found.backend, found.version) == (1, "tensorrt-rtx", reports[0].version)
@@ -351,10 +354,14 @@ def test_a_planned_node_that_the_model_lost_is_unproven(reports: list[BuildRepor
 def test_the_worst_compute_capability_counts(reports: list[BuildReport]) -> None:
     good = parse_table(reports[0].tables[86], 86)
     worse = LayerTable(sm=75, layers=tuple(map(_in_float, good.layers)))
-    found = _results([good, worse], _model(), planned(_model(), "int8"))["first"]
+    plan = planned(_model(), "int8")
+    found = _results([good, worse], _model(), plan)["first"]
     assert (found.actual, found.missed) == ("fp32", True)
     assert "fp32 on SM 75" in found.reason
-    assert "SM" not in _results([good], _model(), planned(_model(), "int8"))["first"].reason
+    assert "SM" not in _results([good], _model(), plan)["first"].reason
+    later = LayerTable(sm=89, layers=good.layers)
+    covered = coverages([worse, good, later], ir.from_proto(_model()), plan)
+    assert [(c.sm, c.planned, c.proven) for c in covered] == [(75, 2, 0), (86, 2, 2), (89, 2, 2)]
 
 
 def _in_float(layer: Layer) -> Layer:
