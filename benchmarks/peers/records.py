@@ -11,7 +11,10 @@ Row = dict[str, Any]
 
 
 class Records:
-    """Rows by key. Rows of ``path`` are not measured again; without ``path`` every row is."""
+    """Rows by key. Rows of ``path`` are not measured again; without ``path`` every row is.
+
+    A row that has an ``error`` is not kept, so that the next run tries again.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -24,7 +27,7 @@ class Records:
             return self._rows[key]
         row = {"key": key, **measure()}
         self._rows[key] = row
-        if self._path is not None:
+        if self._path is not None and "error" not in row:
             with self._path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
         return row
