@@ -16,6 +16,7 @@ from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult, Check, Finding, NodeResult
 from edgeq.targets.numbers import distance, half_check
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
+from edgeq.targets.tensorrt.architectures import written
 from edgeq.targets.tensorrt.backend.build import build_engine
 from edgeq.targets.tensorrt.backend.choose import choose
 from edgeq.targets.tensorrt.backend.request import BuildReport
@@ -162,7 +163,7 @@ def _load_hints(settings: Settings) -> dict[str, Any]:
     return {
         "model": ENGINE,
         "backend": f"{settings.backend} {settings.version}",
-        "compute_capabilities": ", ".join(f"{sm // 10}.{sm % 10}" for sm in settings.sm) or "this GPU's",
+        "compute_capabilities": ", ".join(written(sm) for sm in settings.sm) or "this GPU's",
         "rest": rest_precision(settings.options, settings.scheme),
     }
 

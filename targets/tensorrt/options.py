@@ -11,27 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError
 from edgeq.targets.dimensions import Dimension, parse_dimension
+from edgeq.targets.tensorrt.architectures import ARCHITECTURES
 
 Backend = Literal["auto", "tensorrt", "tensorrt-rtx"]
 HighPrecision = Literal["fp16", "bf16", "fp32"]
 
-# Compute capabilities that TensorRT for RTX builds for, times ten, and the GPUs that have them.
-ARCHITECTURES: Mapping[int, str] = {
-    75: "Turing",
-    80: "Ampere (A100)",
-    86: "Ampere",
-    89: "Ada",
-    120: "Blackwell",
-    121: "Blackwell (GB10)",
-}
-# What an engine is built for when nobody says and this machine has no GPU.
-DEFAULT_SM = (86, 89, 120)
+# The compiler takes bytes as a signed number of 64 bits.
+_MOST_MB = 2**43 - 1
 
 
 class TensorRTOptions(BaseModel):
     """Options of the target ``tensorrt``.
 
-    ``sm`` empty: the GPU of this machine, or :data:`DEFAULT_SM` on a machine without one. ``precision`` is
+    ``sm`` empty: the GPU of this machine, or ``DEFAULT_SM`` on a machine without one. ``precision`` is
     that of everything that is not quantized. ``dimensions`` is keyed by the symbolic name, or ``input:axis``.
     """
 
@@ -76,6 +68,8 @@ def parse_options(pairs: Mapping[str, str]) -> TensorRTOptions:
     for key, text in pairs.items():
         plain, _, name = key.partition(".")
         plain = plain.replace("-", "_")
+        if plain in _PARSERS and plain in fields:
+            raise ConfigError(f"The option {plain!r} is given twice.", fix="Give it once.")
         if plain == "dimension" and name:
             fields["dimensions"][name] = parse_dimension(name, text)
         elif plain in _PARSERS and not name:
@@ -121,7 +115,7 @@ def _switch(key: str, text: str) -> bool:
 
 def _whole(lowest: int, highest: int | None = None) -> Callable[[str, str], int]:
     def parse(key: str, text: str) -> int:
-        if not text.isdigit() or int(text) < lowest or (highest is not None and int(text) > highest):
+        if not text.isdecimal() or int(text) < lowest or (highest is not None and int(text) > highest):
             to = f"to {highest}" if highest is not None else "or more"
             raise ConfigError(
                 f"The option {key!r} cannot be {text!r}.", fix=f"Give a whole number, {lowest} {to}."
@@ -143,7 +137,7 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {
     "precision": _choice("fp16", "bf16", "fp32"),
     "weight_streaming": _switch,
     "optimization_level": _whole(0, 5),
-    "workspace_mb": _whole(1),
+    "workspace_mb": _whole(1, _MOST_MB),
     "timing_cache": _path,
     "cuda_graph": _switch,
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeq.errors import TargetError
+from edgeq.targets.tensorrt.architectures import FIRST, written
 
-# Found by building: TensorRT refuses FP8 on 8.6 and INT4 on 7.5.
-_SMALLEST: Mapping[str, tuple[int, str]] = {"fp8-static": (89, "FP8 E4M3"), "int4-weight": (80, "INT4")}
+_NUMBERS: Mapping[str, str] = {"fp8-static": "FP8", "int4-weight": "INT4"}
 
 
 def refuse_older(scheme: str, sm: Sequence[int]) -> None:
@@ -16,19 +16,16 @@ def refuse_older(scheme: str, sm: Sequence[int]) -> None:
     Raises:
         TargetError: naming the compute capability, and those that would do.
     """
-    if scheme not in _SMALLEST:
+    if scheme not in _NUMBERS:
         return
-    smallest, numbers = _SMALLEST[scheme]
+    numbers = _NUMBERS[scheme]
+    smallest = FIRST[numbers]
     older = [number for number in sm if number < smallest]
     if not older:
         return
     newer = [number for number in sm if number >= smallest] or [smallest]
     raise TargetError(
-        f"The scheme {scheme!r} needs compute capability {_written(smallest)} or newer for {numbers}; the "
-        f"engine is for {', '.join(map(_written, older))} too.",
+        f"The scheme {scheme!r} needs compute capability {written(smallest)} or newer for {numbers}; the "
+        f"engine is for {', '.join(map(written, older))} too.",
         fix=f"Build it for newer GPUs alone: --sm {','.join(map(str, newer))}, or choose another scheme.",
     )
-
-
-def _written(sm: int) -> str:
-    return f"{sm // 10}.{sm % 10}"

@@ -40,9 +40,7 @@ class Settings(BaseModel):
 
     def write(self, folder: Path) -> str:
         """Write them into the artefact's folder; returns the file's name."""
-        (folder / SETTINGS).write_text(
-            self.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n"
-        )
+        (folder / SETTINGS).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
         return SETTINGS
 
     @classmethod

@@ -10,12 +10,11 @@ from typing import Any
 
 from edgeq.errors import TargetError
 from edgeq.progress import Advance, Progress, SilentProgress
+from edgeq.targets.tensorrt.architectures import TURING
 from edgeq.targets.tensorrt.backend.explain import crashed, explain
 from edgeq.targets.tensorrt.backend.parts import remove_parts
 from edgeq.targets.tensorrt.backend.process import Worker, WorkerDiedError
 from edgeq.targets.tensorrt.backend.request import BuildReport, BuildRequest, Message
-
-_TURING = 75
 
 
 def build_engine(
@@ -58,7 +57,7 @@ def _in_one_process(
                 done.append(_build(worker, request, SilentProgress(), timeout))
             except TargetError as error:
                 done.append(error)
-                if isinstance(error.__cause__, WorkerDiedError) or _TURING in request.sm:
+                if isinstance(error.__cause__, WorkerDiedError) or TURING in request.sm:
                     break
     return done
 

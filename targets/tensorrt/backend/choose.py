@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 from edgeq.errors import TargetError
 from edgeq.targets.base import Availability
+from edgeq.targets.tensorrt.architectures import ARCHITECTURES, DEFAULT_SM
+from edgeq.targets.tensorrt.backend.packages import PACKAGES, importable
 from edgeq.targets.tensorrt.backend.request import BackendName
-from edgeq.targets.tensorrt.options import ARCHITECTURES, DEFAULT_SM, TensorRTOptions
+from edgeq.targets.tensorrt.options import TensorRTOptions
 
 _INSTALL = "pip install 'edgeq[tensorrt-rtx]'"
-
-
-@dataclass(frozen=True)
-class _Package:
-    module: str
-    distribution: str
-    title: str
-
-
-_PACKAGES: Mapping[BackendName, _Package] = {
-    "tensorrt": _Package("tensorrt", "tensorrt", "TensorRT"),
-    "tensorrt-rtx": _Package("tensorrt_rtx", "tensorrt_rtx", "TensorRT for RTX"),
-}
 
 
 def availability() -> Availability:
@@ -70,11 +55,6 @@ def compute_capabilities(options: TensorRTOptions) -> tuple[int, ...]:
     return options.sm or (DEFAULT_SM if own is None else (own,))
 
 
-def importable(backend: BackendName) -> bool:
-    """Whether the module of ``backend`` is there."""
-    return find_spec(_PACKAGES[backend].module) is not None
-
-
 def _own_sm() -> int | None:
     """The compute capability of the GPU of this machine, times ten; None without one."""
     from edgeq.targets.tensorrt.gpu.device import device
@@ -109,7 +89,7 @@ def _refuse_rtx(options: TensorRTOptions, own: int | None) -> None:
             _refuse_classic(options, own)
         raise TargetError(
             "TensorRT for RTX, which builds engines ahead of time, is not installed.",
-            fix=f"Install it with: {_INSTALL}",
+            fix=PACKAGES["tensorrt-rtx"].install,
         )
     if not options.sm and own is not None and own not in ARCHITECTURES:
         raise TargetError(
@@ -128,19 +108,11 @@ def _classic_found() -> str:
     own = _own_sm()
     if own is None or not importable("tensorrt"):
         return ""
-    return f"{_described('tensorrt')} for the GPU of this machine (SM{own})"
+    return f"{PACKAGES['tensorrt'].described} for the GPU of this machine (SM{own})"
 
 
 def _rtx_found() -> str:
     if not importable("tensorrt-rtx"):
         return ""
     known = ", ".join(f"SM{sm}" for sm in ARCHITECTURES)
-    return f"{_described('tensorrt-rtx')} for {known}, with or without a GPU"
-
-
-def _described(backend: BackendName) -> str:
-    package = _PACKAGES[backend]
-    try:
-        return f"{package.title} {version(package.distribution)}"
-    except PackageNotFoundError:
-        return package.title
+    return f"{PACKAGES['tensorrt-rtx'].described} for {known}, with or without a GPU"

@@ -13,17 +13,16 @@ from time import perf_counter
 from typing import Any, BinaryIO
 
 from edgeq.memory import peak_bytes, reset_peak
+from edgeq.targets.tensorrt.architectures import TURING
 from edgeq.targets.tensorrt.backend.configure import configure
 from edgeq.targets.tensorrt.backend.engine_file import Writer, engine_file, make_stream
 from edgeq.targets.tensorrt.backend.log import Heard, Listener, make_logger
 from edgeq.targets.tensorrt.backend.messages import error, parse_errors, refused, warnings
 from edgeq.targets.tensorrt.backend.monitor import Emit, make_monitor
+from edgeq.targets.tensorrt.backend.packages import PACKAGES
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport, BuildRequest
 from edgeq.targets.tensorrt.backend.timing_cache import store_timing_cache, use_timing_cache
 
-MODULES: dict[BackendName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-# One engine for several GPUs is compiled once, for the oldest; Turing alone has other layers than the rest.
-_TURING = 75
 # Bytes of a model whose engine is written while it is built, rather than from memory.
 _LARGE = 64 << 20
 # Names that the compiler makes up: numbers of values, hashes of generated kernels.
@@ -35,7 +34,7 @@ class Compiler:
 
     def __init__(self, backend: BackendName, said: Callable[[str], None], emit: Emit) -> None:
         self.backend = backend
-        self._trt = import_module(MODULES[backend])
+        self._trt = import_module(PACKAGES[backend].module)
         self._listener = Listener(said)
         self._logger = make_logger(self._trt, self._listener)
         # Some ONNX ops are plugins of TensorRT's own; TensorRT for RTX has the call and no plugins.
@@ -72,7 +71,7 @@ class Compiler:
         with engine_file(request.engine, keep=classic) as file:
             size = self._serialize(builder, network, request, request.sm, file, heard)
             table = self._inspect(file, heard) if classic else "".join(heard.tables)
-        if _TURING in request.sm and len(request.sm) > 1:
+        if TURING in request.sm and len(request.sm) > 1:
             self._compare_without_turing(builder, network, request, table, heard)
         return size, table
 
@@ -136,7 +135,7 @@ class Compiler:
     def _compare_without_turing(
         self, builder: Any, network: Any, request: BuildRequest, table: str, heard: Heard
     ) -> None:
-        later = tuple(sm for sm in request.sm if sm != _TURING)
+        later = tuple(sm for sm in request.sm if sm != TURING)
         heard.tables.clear()
         with engine_file(None, keep=False) as nowhere:
             self._serialize(builder, network, request, later, nowhere, heard)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from onnx import TensorProto
 
+from edgeq.targets.tensorrt.architectures import FIRST
 from edgeq.targets.tensorrt.backend.request import Message
 
 _TYPES = re.compile(r"\b(Float|Half|BFloat16|FP8|FP4|Int4|Int8|UInt8|Int32|Int64|Bool)\b")
-_LEAST = {"fp8_e4m3": ("FP8", 89), "int4": ("INT4", 80), "b16": ("BF16", 80)}
+# What the compiler calls types of numbers → what people call them.
+_NUMBERS = {"fp8_e4m3": "FP8", "int4": "INT4", "b16": "BF16"}
 
 _SYMMETRIC = "Quantize it symmetrically: as INT8 (not UINT8), with the zero point 0."
 _STATIC = "TensorRT has no dynamic INT8: quantize with calibration data (the scheme int8-static)."
@@ -70,7 +72,8 @@ def _newer(match: re.Match[str], _message: Message) -> str:
 
 def _precision(name: str) -> tuple[str, int]:
     """What people call it, and the first compute capability that has it."""
-    return _LEAST.get(name, (name.upper(), 120))
+    called = _NUMBERS.get(name, name.upper())
+    return called, FIRST.get(called, max(FIRST.values()))
 
 
 def _no_such_op(_match: re.Match[str], _message: Message) -> str:

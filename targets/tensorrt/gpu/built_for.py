@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeq.errors import TargetError
+from edgeq.targets.tensorrt.architectures import ARCHITECTURES, written
 from edgeq.targets.tensorrt.gpu.device import Device
-from edgeq.targets.tensorrt.options import ARCHITECTURES
 from edgeq.targets.tensorrt.settings import Settings
 
 
@@ -22,7 +22,7 @@ def check_built_for(settings: Settings, device: Device) -> None:
     built = ", ".join(_title(sm) for sm in settings.sm)
     raise TargetError(
         f"The engine was built for the compute capabilities {built}, and this GPU ({device.name}) has "
-        f"{_version(device.sm)}.",
+        f"{written(device.sm)}.",
         fix=_fix(device.sm),
     )
 
@@ -34,8 +34,4 @@ def _fix(sm: int) -> str:
 
 
 def _title(sm: int) -> str:
-    return f"{_version(sm)} ({ARCHITECTURES[sm]})" if sm in ARCHITECTURES else _version(sm)
-
-
-def _version(sm: int) -> str:
-    return f"{sm // 10}.{sm % 10}"
+    return f"{written(sm)} ({ARCHITECTURES[sm]})" if sm in ARCHITECTURES else written(sm)

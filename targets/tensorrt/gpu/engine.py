@@ -13,8 +13,7 @@ import numpy as np
 
 from edgeq.calibration.types import TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.tensorrt.backend.choose import importable
-from edgeq.targets.tensorrt.backend.compiler import MODULES
+from edgeq.targets.tensorrt.backend.packages import PACKAGES, importable
 from edgeq.targets.tensorrt.backend.request import BackendName
 from edgeq.targets.tensorrt.files import ENGINE
 from edgeq.targets.tensorrt.gpu.runtime_cache import cache_path, keep, restore
@@ -29,10 +28,6 @@ _DTYPES = {
     "INT32": "int32",
     "INT64": "int64",
     "BOOL": "bool",
-}
-_FIXES: dict[BackendName, str] = {
-    "tensorrt": "Use NVIDIA's container (docs/tensorrt.md), or install NVIDIA's tensorrt package.",
-    "tensorrt-rtx": "Install it with: pip install 'edgeq[tensorrt-rtx]'",
 }
 _KEPT_MESSAGES = 20
 
@@ -105,11 +100,12 @@ def load_runtime(backend: BackendName) -> Any:
     Raises:
         TargetError: it is not installed.
     """
+    package = PACKAGES[backend]
     if not importable(backend):
         raise TargetError(
-            f"The engine was built by {MODULES[backend]!r}, which is not installed here.", fix=_FIXES[backend]
+            f"The engine was built by {package.module!r}, which is not installed here.", fix=package.install
         )
-    return import_module(MODULES[backend])
+    return import_module(package.module)
 
 
 @functools.cache
@@ -162,7 +158,8 @@ def _read(path: Path) -> bytes:
 
 def _refused(settings: Settings, version: str, said: str) -> TargetError:
     built = f"{settings.backend} {settings.version}".strip()
+    module = PACKAGES[settings.backend].module
     return TargetError(
-        f"The engine, built by {built}, cannot be loaded by {MODULES[settings.backend]} {version}: {said}",
+        f"The engine, built by {built}, cannot be loaded by {module} {version}: {said}",
         fix="Compile it again on this machine.",
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from edgeq.targets.tensorrt.architectures import FIRST, TURING
 from edgeq.targets.tensorrt.lint.graph import MATRIX, Graph, Problem
 
-TURING, ADA, BLACKWELL = 75, 89, 100
 _FP8 = frozenset({ir.DataType.FLOAT8E4M3FN})
 _FP4 = frozenset({ir.DataType.FLOAT4E2M1})
 _INT4 = frozenset({ir.DataType.INT4})
@@ -42,23 +42,22 @@ def turing_matrix(graph: Graph) -> Iterator[Problem]:
 
 def turing_int4(graph: Graph) -> Iterator[Problem]:
     """INT4 on SM75."""
-    yield from _missing(graph, _INT4, [sm for sm in graph.sm if sm <= TURING], "INT4", "SM80 or newer")
+    yield from _missing(graph, _INT4, "INT4", "SM80 or newer")
 
 
 def old_fp8(graph: Graph) -> Iterator[Problem]:
     """FP8 before SM89."""
-    yield from _missing(graph, _FP8, [sm for sm in graph.sm if sm < ADA], "FP8", "SM89 or newer")
+    yield from _missing(graph, _FP8, "FP8", "SM89 or newer")
 
 
 def old_fp4(graph: Graph) -> Iterator[Problem]:
     """FP4 before Blackwell."""
-    yield from _missing(graph, _FP4, [sm for sm in graph.sm if sm < BLACKWELL], "FP4", "SM120")
+    yield from _missing(graph, _FP4, "FP4", "SM120")
 
 
-def _missing(
-    graph: Graph, kinds: frozenset[ir.DataType], without: list[int], name: str, needed: str
-) -> Iterator[Problem]:
-    """Each quantizer with such codes, once for a pair."""
+def _missing(graph: Graph, kinds: frozenset[ir.DataType], name: str, needed: str) -> Iterator[Problem]:
+    """Each quantizer with such codes, once for a pair, where a GPU is too old for them."""
+    without = [sm for sm in graph.sm if sm < FIRST[name]]
     if not without:
         return
     shown = ", ".join(f"SM{sm}" for sm in without)

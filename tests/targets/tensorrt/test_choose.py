@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from edgeq.errors import TargetError
+from edgeq.targets.tensorrt.architectures import DEFAULT_SM
 from edgeq.targets.tensorrt.backend import choose as module
 from edgeq.targets.tensorrt.backend.choose import availability, choose, compute_capabilities, prefers_classic
 from edgeq.targets.tensorrt.gpu import device
 from edgeq.targets.tensorrt.gpu.device import Device
-from edgeq.targets.tensorrt.options import DEFAULT_SM, Backend, TensorRTOptions
+from edgeq.targets.tensorrt.options import Backend, TensorRTOptions
 from tests.support.tensorrt import needs_rtx
 
 Machine = Callable[..., None]

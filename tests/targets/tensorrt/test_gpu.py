@@ -17,7 +17,8 @@ from edgeq.benchmarks.options import BenchOptions
 from edgeq.calibration.types import TensorSpec
 from edgeq.errors import DataError, MissingExtraError, TargetError
 from edgeq.progress import SilentProgress
-from edgeq.targets.tensorrt.backend.choose import importable
+from edgeq.targets.tensorrt.architectures import ARCHITECTURES
+from edgeq.targets.tensorrt.backend.packages import importable
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport, InputShapes
 from edgeq.targets.tensorrt.gpu import memory
 from edgeq.targets.tensorrt.gpu.built_for import check_built_for
@@ -29,7 +30,7 @@ from edgeq.targets.tensorrt.gpu.profile_choice import choose_profile
 from edgeq.targets.tensorrt.gpu.runner import EngineRunner
 from edgeq.targets.tensorrt.gpu.runtime_cache import cache_path, keep, restore
 from edgeq.targets.tensorrt.layers.file import write_layers
-from edgeq.targets.tensorrt.options import ARCHITECTURES, TensorRTOptions
+from edgeq.targets.tensorrt.options import TensorRTOptions
 from edgeq.targets.tensorrt.settings import Settings
 from tests.support.bench_models import IDENTITY, linear
 from tests.support.tensorrt import needs_rtx
