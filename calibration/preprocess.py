@@ -128,7 +128,7 @@ def _value(field: str, text: str) -> Any:
     if field in ("mean", "std"):
         return tuple(text.split(","))
     if field in ("resize", "crop"):
-        parts = [int(part) if part.isdigit() else part for part in text.split(",")]
+        parts = [int(part) if part.isdecimal() else part for part in text.split(",")]
         return parts[0] if len(parts) == 1 else tuple(parts)
     return text
 

@@ -64,7 +64,7 @@ def parse_dimension(name: str, text: str) -> Dimension:
 
 
 def _default_size(name: str, text: str, default: str, allowed: range | tuple[int, ...]) -> int:
-    if not default.strip().isdigit() or int(default) not in allowed:
+    if not default.strip().isdecimal() or int(default) not in allowed:
         raise _bad_dimension(name, text, f"has the default {default.strip()!r}, which is none of its sizes")
     return int(default)
 

@@ -83,7 +83,7 @@ def _identifier(key: str, text: str) -> str:
 
 
 def _positive(key: str, text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
+    if not text.strip().isdecimal() or int(text) < 1:
         raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix="Give a whole number above 0.")
     return int(text)
 

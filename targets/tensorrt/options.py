@@ -16,6 +16,9 @@ from edgeq.targets.tensorrt.architectures import ARCHITECTURES
 Backend = Literal["auto", "tensorrt", "tensorrt-rtx"]
 HighPrecision = Literal["fp16", "bf16", "fp32"]
 
+# What TensorRT takes as the size of its workspace: bytes in 64 bits.
+_MOST_MB = 2**44 - 1
+
 # The compiler takes bytes as a signed number of 64 bits.
 _MOST_MB = 2**43 - 1
 
@@ -113,12 +116,11 @@ def _switch(key: str, text: str) -> bool:
     return _choice("true", "false")(key, text.lower()) == "true"
 
 
-def _whole(lowest: int, highest: int | None = None) -> Callable[[str, str], int]:
+def _whole(lowest: int, highest: int) -> Callable[[str, str], int]:
     def parse(key: str, text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest or (highest is not None and int(text) > highest):
-            to = f"to {highest}" if highest is not None else "or more"
+        if not text.isdecimal() or not lowest <= int(text) <= highest:
             raise ConfigError(
-                f"The option {key!r} cannot be {text!r}.", fix=f"Give a whole number, {lowest} {to}."
+                f"The option {key!r} cannot be {text!r}.", fix=f"Give a whole number, {lowest} to {highest}."
             )
         return int(text)
 

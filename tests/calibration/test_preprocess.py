@@ -122,6 +122,7 @@ def test_one_line_form(text: str, expected: Preprocessing) -> None:
         ("scale=1/0", "Preprocessing field 'scale': Input should be a valid number"),
         ("std=0", "Preprocessing field 'value': Value error, std must not be 0. Fields: "),
         ("resize=big", "Preprocessing field 'resize': "),
+        ("crop=²", "Preprocessing field 'crop': "),
     ],
 )
 def test_one_line_form_refuses(text: str, message: str) -> None:

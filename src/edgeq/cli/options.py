@@ -130,12 +130,13 @@ DimensionOption = Annotated[
     ),
 ]
 SmOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--sm",
         metavar="LIST",
         rich_help_panel=TARGET,
-        help="tensorrt: compute capabilities of the GPUs to build for: 86,89,120 (the same as -O sm=86,89,120).",
+        help="tensorrt: compute capabilities of the GPUs to build for, repeatable: 86,89,120 (the same as "
+        "-O sm=86,89,120).",
     ),
 ]
 ImageInputOption = Annotated[
@@ -178,7 +179,7 @@ def target_options_from(
     dimensions: list[str] | None,
     image_input: list[str] | None,
     class_labels: Path | None,
-    sm: str | None = None,
+    sm: list[str] | None = None,
 ) -> dict[str, str]:
     """The target's own options as KEY → VALUE.
 
@@ -201,8 +202,8 @@ def target_options_from(
         _add(options, "image_input", "; ".join(image_input))
     if class_labels is not None:
         _add(options, "class_labels", str(class_labels))
-    if sm is not None:
-        _add(options, "sm", sm)
+    if sm:
+        _add(options, "sm", ",".join(sm))
     return options
 
 

@@ -30,7 +30,7 @@ def test_a_dimension_is_fixed_a_range_or_a_list(text: str, expected: Dimension) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "x", "5..1", "1..", "1..4@9", "2,4@3", "1..4@", "-1", "1.5", "1;2"]
+    "text", ["", "0", "x", "5..1", "1..", "1..4@9", "1..4@²", "2,4@3", "1..4@", "-1", "1.5", "1;2"]
 )
 def test_other_dimensions_are_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigError, match="'N'"):
