@@ -158,6 +158,9 @@ class NodeResult:
         return self.planned in QUANTIZED and self.actual in ("fp32", "fp16", "bf16", "unproven")
 
 
+Outcome = Literal["fails", "wrong", "float", "slow", "note"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a linter says of one node of a quantized model, before anything is built.
@@ -167,7 +170,7 @@ class Finding:
     """
 
     rule: str
-    outcome: Literal["fails", "wrong", "float", "slow", "note"]
+    outcome: Outcome
     node: str
     op_type: str
     what: str

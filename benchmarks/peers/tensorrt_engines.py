@@ -24,7 +24,7 @@ from edgeq.errors import EdgeqError
 from edgeq.targets.tensorrt.backend.build import build_engine
 from edgeq.targets.tensorrt.backend.request import BuildRequest
 from edgeq.targets.tensorrt.files import ENGINE
-from edgeq.targets.tensorrt.layers.coverage import PRODUCTS, coverage
+from edgeq.targets.tensorrt.layers.coverage import coverage
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.parse import parse_table
 from edgeq.targets.tensorrt.layers.quantized import QuantizedGraph
@@ -32,6 +32,7 @@ from edgeq.targets.tensorrt.profiles import make_profiles
 from edgeq.targets.tensorrt.settings import Settings
 
 SM = (86, 120)
+PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 def engine(path: Path, samples: Iterable[Arrays], sm: int, folder: Path) -> Row:

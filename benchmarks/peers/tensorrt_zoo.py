@@ -18,14 +18,13 @@ from collections import Counter
 from pathlib import Path
 
 from records import Records, Row
-from tensorrt_engines import findings
+from tensorrt_engines import PRODUCTS, findings
 from zoo_models import random_samples, target_options, with_character_model
 
 import edgeq
 from edgeq.errors import EdgeqError
 from edgeq.linting import lint
 from edgeq.targets.tensorrt.files import QDQ_MODEL
-from edgeq.targets.tensorrt.layers.coverage import PRODUCTS
 
 SCHEMES = ("fp16", "int8-static", "int8-weight", "int4-weight")
 SM = "86,120"

@@ -16,6 +16,9 @@ from edgeq.targets.base import Capabilities, OpRule
 from edgeq.targets.tensorrt.backend.choose import prefers_classic
 from edgeq.targets.tensorrt.options import HighPrecision, TensorRTOptions
 
+# What the documentation of TensorRT 10 and 11 allows; TensorRT for RTX fuses others as well.
+BLOCK_SIZES = (16, 32, 64, 128)
+
 _FUSED = "computed in float, in one kernel with what stands before or after it where that is possible"
 _ELEMENTWISE = OpRule(activations=(0, 1), role="read", note=_FUSED)
 _POOL = OpRule(activations=(0,), role="read", note="averages are computed in float")
@@ -110,7 +113,7 @@ _CAPABILITIES = Capabilities(
     weight_reasons=MappingProxyType(_WEIGHT_REASONS),
     block_form="dequantize",
     block_size=128,
-    block_sizes=(16, 32, 64, 128),
+    block_sizes=BLOCK_SIZES,
     negative_scales=False,
     fuses_elementwise=True,
     rounds_itself=True,

@@ -6,31 +6,20 @@ All of them come from builds that were made to fail (``tests/targets/tensorrt/te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx import TensorProto
 
 from edgeq.targets.tensorrt.architectures import FIRST
 from edgeq.targets.tensorrt.backend.request import Message
+from edgeq.targets.tensorrt.integer_ops import BLOCKS, INTEGER_OPS
 
 _TYPES = re.compile(r"\b(Float|Half|BFloat16|FP8|FP4|Int4|Int8|UInt8|Int32|Int64|Bool)\b")
 # What the compiler calls types of numbers → what people call them.
 _NUMBERS = {"fp8_e4m3": "FP8", "int4": "INT4", "b16": "BF16"}
 
 _SYMMETRIC = "Quantize it symmetrically: as INT8 (not UINT8), with the zero point 0."
-_STATIC = "TensorRT has no dynamic INT8: quantize with calibration data (the scheme int8-static)."
-_EXPLICIT = "Write it as QuantizeLinear and DequantizeLinear around the float op."
-_BLOCKS = "Write the weights as a DequantizeLinear with block_size, and a MatMul."
-_INSTEAD: Mapping[str, str] = {
-    "DynamicQuantizeLinear": _STATIC,
-    "DynamicQuantizeLSTM": _STATIC,
-    "MatMulInteger": _STATIC,
-    "ConvInteger": _STATIC,
-    "QLinearConv": _EXPLICIT,
-    "QLinearMatMul": _EXPLICIT,
-    "MatMulNBits": _BLOCKS,
-}
 _OTHER_OPS = "Express it by other ONNX ops, or leave this part out of the model."
 
 
@@ -81,7 +70,7 @@ def _no_such_op(_match: re.Match[str], _message: Message) -> str:
 
 
 def _instead(_match: re.Match[str], message: Message) -> str:
-    return _INSTEAD.get(message.op_type, _OTHER_OPS)
+    return INTEGER_OPS.get(message.op_type, _OTHER_OPS)
 
 
 # The first that fits any of the errors is the explanation: the more telling ones come first.
@@ -128,7 +117,7 @@ KNOWN: tuple[Known, ...] = (
     _entry(
         r"input tensor A must be FP16",
         "it is no op of TensorRT's networks",
-        _BLOCKS,
+        BLOCKS,
     ),
     _entry(
         r"blocking dimension must be the last or second to last",

@@ -12,7 +12,7 @@ from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.units import format_value
 from edgeq.targets.tensorrt.gpu.timing import Series
-from edgeq.targets.tensorrt.layers.coverage import PRODUCTS
+from edgeq.targets.tensorrt.layers.evidence import PRODUCTS
 from edgeq.targets.tensorrt.layers.file import NodeEntry
 
 _PERCENTILES = {"device_p50": 50.0, "device_p90": 90.0, "device_p99": 99.0}

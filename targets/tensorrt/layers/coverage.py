@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeq.compiler.plan import Plan
 from edgeq.targets.base import QUANTIZED, Check, NodeResult
+from edgeq.targets.tensorrt.layers.evidence import PRODUCTS
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
 
-PRODUCTS = ("Conv", "Gemm", "MatMul")
 _BITS: Mapping[str, int] = {
     "Int4": 4, "FP4E2M1": 4, "Int8": 8, "UInt8": 8, "FP8": 8, "Bool": 8, "Half": 16, "BFloat16": 16,
     "Float": 32, "Int32": 32, "Int64": 64,

@@ -18,6 +18,7 @@ REMOVED = "removed"
 UNPROVEN = "unproven"
 STORED_INT8 = "int8-weight"
 
+# Matrix products and convolutions: what holds the arithmetic.
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
 # Kinds of layers that multiply matrices, of TensorRT for RTX and (with Cask, MatrixMultiply …) of TensorRT.
 _INTEGER_KINDS = re.compile(

@@ -8,10 +8,9 @@ from math import prod
 
 import onnx_ir as ir
 
+from edgeq.targets.tensorrt.capabilities import BLOCK_SIZES
 from edgeq.targets.tensorrt.lint.graph import DEQUANTIZE, MATRIX, Graph, Problem, Quantizer, integer, rank
 
-# What the documentation of TensorRT 10 and 11 allows; TensorRT for RTX fuses others as well.
-SIZES = (16, 32, 64, 128)
 _BLOCKS = "Quantize the weights in blocks of 64 or 128 along K."
 _INT8 = "Take INT8 weights per output channel with INT8 activations, or leave the activations in float."
 
@@ -172,7 +171,7 @@ def block_size(graph: Graph) -> Iterator[Problem]:
     """INT4 blocks of a size that the documentation does not name."""
     for stored in _stored(graph):
         size = stored.quantizer.block
-        if stored.int4 and stored.in_blocks and size not in (1, *SIZES):
+        if stored.int4 and stored.in_blocks and size not in (1, *BLOCK_SIZES):
             yield Problem(
                 stored.quantizer.node,
                 f"its blocks hold {size} values; what TensorRT documents are 64 and 128",
@@ -216,7 +215,7 @@ def _uneven(graph: Graph) -> Iterator[tuple[Quantizer, int, int]]:
 
 
 def _dividing(size: int) -> str:
-    fitting = [block for block in SIZES if size % block == 0]
+    fitting = [block for block in BLOCK_SIZES if size % block == 0]
     if not fitting:
         return "Leave the op in float, or quantize its weights to INT8 per output channel."
     return f"Take blocks of {' or '.join(str(block) for block in fitting[-2:])}."

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from edgeq.targets.tensorrt.integer_ops import INTEGER_OPS
 from edgeq.targets.tensorrt.lint.graph import DEQUANTIZE, Graph, Problem, is_quantizer, rank
-from edgeq.targets.tensorrt.lint.unsupported import INTEGER_OPS
 
 _CODES = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.FLOAT8E4M3FN)
 # These read constants while the model is parsed; a constant's own Identity is looked through.

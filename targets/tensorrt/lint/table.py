@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from edgeq.targets.base import Outcome
 from edgeq.targets.tensorrt.lint import (
     axes,
     blocks,
@@ -18,8 +18,6 @@ from edgeq.targets.tensorrt.lint import (
     unsupported,
 )
 from edgeq.targets.tensorrt.lint.graph import Graph, Problem
-
-Outcome = Literal["fails", "wrong", "float", "slow", "note"]
 
 
 @dataclass(frozen=True)

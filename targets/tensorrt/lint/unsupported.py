@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgeq.targets.tensorrt.integer_ops import INTEGER_OPS
 from edgeq.targets.tensorrt.lint.graph import Graph, Problem
 
-_STATIC = (
-    "Quantize statically, with QuantizeLinear and DequantizeLinear: dynamic INT8 is no scheme of TensorRT."
-)
-_QDQ = "Quantize in the QDQ form (quantize_static: quant_format=QuantFormat.QDQ)."
-_BLOCKS = "Write the weights as a DequantizeLinear in blocks, with a MatMul."
-# Operators that hold quantized arithmetic in another form → what to do instead.
-INTEGER_OPS = {
-    "DynamicQuantizeLinear": _STATIC, "MatMulInteger": _STATIC, "ConvInteger": _STATIC,
-    "DynamicQuantizeMatMul": _STATIC, "DynamicQuantizeLSTM": _STATIC, "MatMulIntegerToFloat": _STATIC,
-    "MatMulInteger16": _STATIC, "QAttention": _STATIC, "QEmbedLayerNormalization": _STATIC, "QGemm": _QDQ,
-    "QLinearConv": _QDQ, "QLinearMatMul": _QDQ, "QLinearAdd": _QDQ, "QLinearAveragePool": _QDQ,
-    "QLinearConcat": _QDQ, "QLinearGlobalAveragePool": _QDQ, "QLinearLeakyRelu": _QDQ, "QLinearMul": _QDQ,
-    "QLinearReduceMean": _QDQ, "QLinearSigmoid": _QDQ, "QLinearSoftmax": _QDQ, "QLinearWhere": _QDQ,
-    "MatMulNBits": _BLOCKS, "MatMulBnb4": _BLOCKS, "MatMulFpQ4": _BLOCKS,
-    "GatherBlockQuantized": "Write the table as a DequantizeLinear, with a Gather.",
-}  # fmt: skip
 # Operators of com.microsoft that the parser of TensorRT for RTX 1.7 imports without a plugin.
 MICROSOFT = frozenset(
     {
