@@ -47,6 +47,17 @@ def convolution(
     return g.model(conv(g, x, w, "op"))
 
 
+def embedded() -> onnx.ModelProto:
+    """Rows of a stored table, normalized, in a MatMul ``op`` of stored weights: no activation is rounded."""
+    g = QDQ(HALF)
+    stored: dict[str, Any] = {"block": 64, "dtype": INT4}
+    table, index = g.weight("t", (128, 256), axis=1, **stored), g.input("i", 1, 16, dtype=np.int64)
+    normalized = g.op(
+        "LayerNormalization", [g.op("Gather", [table, index], "rows"), g.floats("n", 256)], "n_out"
+    )
+    return g.model(g.op("MatMul", [normalized, g.weight("w", (256, 128), axis=0, **stored)], "op"))
+
+
 def product(
     activations: dict[str, Any] | None = None, weights: dict[str, Any] | None = None, dtype: Any = HALF,
     shape: tuple[int | str, ...] = (64, 256), columns: int = 128, kind: str = "MatMul", opset: int = 21,
@@ -445,6 +456,7 @@ def _valid() -> Iterator[Case]:
     yield Case("batches", None, lambda: product({}, {"axis": 1}, shape=("batch", 64, 256)), QUANTIZED)
     yield Case("int8 weights alone", None, lambda: product(None, {"axis": 1}), FUSED)
     yield Case("int8 weights alone, one scale", None, lambda: product(None, {"axis": None}), FUSED)
+    yield Case("int4 embedding", None, embedded, FUSED)
     yield Case("int4 negative scales", None, lambda: product(None, {"axis": 0, "block": 64, "dtype": INT4, "scale": -0.01}), FUSED)
     yield Case("int4 odd, one row", None, lambda: product(None, {"axis": 0, "block": 64, "dtype": INT4}, shape=(1, 256), columns=33), FUSED)
     yield Case("int8 with int4 channels", None, lambda: product({}, {"axis": 1, "dtype": INT4}, shape=(2, 64, 256)), BUILDS)

@@ -91,7 +91,8 @@ def _behind(graph: Graph, node: ir.Node, index: int) -> ir.Node | None:
     if blocker is None or blocker.op_type in (*COMPUTE, QUANTIZE):
         return None
     for position, value in enumerate(blocker.inputs):
-        if value is not None and graph.operand(blocker, position).quantizer is not None:
+        quantizer = None if value is None else graph.operand(blocker, position).quantizer
+        if quantizer is not None and not quantizer.of_weights:
             return blocker
     return None
 
