@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError
+from edgeq.targets.option_values import Parser, choice, path_value, text_value, whole
 
 ComputeUnits = Literal["all", "cpu", "cpu-and-gpu", "cpu-and-ne"]
 Color = Literal["RGB", "BGR", "grayscale"]
@@ -44,11 +44,6 @@ class ImageInput(BaseModel):
 # --- values of single options -----------------------------------------------------------------------------
 
 
-def _text(key: str, text: str) -> str:
-    del key
-    return text
-
-
 def _deployment_target(key: str, text: str) -> str:
     del key
     names = {name.lower(): name for name in GENERATIONS}
@@ -59,33 +54,12 @@ def _deployment_target(key: str, text: str) -> str:
     return names[text.strip().lower()]
 
 
-def _choice(*allowed: str) -> Callable[[str, str], str]:
-    def parse(key: str, text: str) -> str:
-        if text.strip() not in allowed:
-            raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix=f"It is {' or '.join(allowed)}.")
-        return text.strip()
-
-    return parse
-
-
-def _path(key: str, text: str) -> Path:
-    if not text.strip():
-        raise ConfigError(f"The option {key!r} is empty.", fix="Give the path of a file.")
-    return Path(text.strip())
-
-
 def _identifier(key: str, text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text.strip()):
         raise ConfigError(
             f"The option {key!r} cannot be {text!r}.", fix="Use letters, digits and underscores."
         )
     return text.strip()
-
-
-def _positive(key: str, text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix="Give a whole number above 0.")
-    return int(text)
 
 
 def _images(key: str, text: str) -> tuple[ImageInput, ...]:
@@ -149,21 +123,21 @@ def _bad_image(key: str, text: str, what: str) -> ConfigError:
     )
 
 
-_IMAGE_FIELDS: Mapping[str, Callable[[str, str], Any]] = {"color": _color, "scale": _scale, "bias": _bias}
+_IMAGE_FIELDS: Mapping[str, Parser] = {"color": _color, "scale": _scale, "bias": _bias}
 
 # Option without a name of its own → what makes its value of (key, text).
-PARSERS: Mapping[str, Callable[[str, str], Any]] = {
+PARSERS: Mapping[str, Parser] = {
     "deployment_target": _deployment_target,
-    "arithmetic": _choice("float16", "float32"),
-    "activations": _choice("affine", "symmetric"),
-    "compute_units": _choice(*COMPUTE_UNITS),
+    "arithmetic": choice("float16", "float32"),
+    "activations": choice("affine", "symmetric"),
+    "compute_units": choice(*COMPUTE_UNITS),
     "image_input": _images,
-    "class_labels": _path,
+    "class_labels": path_value,
     "predicted_feature_name": _identifier,
-    "probabilities_output": _text,
-    "palette_group": _positive,
-    "author": _text,
-    "license": _text,
-    "description": _text,
-    "version": _text,
+    "probabilities_output": text_value,
+    "palette_group": whole(1),
+    "author": text_value,
+    "license": text_value,
+    "description": text_value,
+    "version": text_value,
 }

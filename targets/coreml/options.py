@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +17,8 @@ from edgeq.targets.coreml.option_values import (
     ComputeUnits,
     ImageInput,
 )
-from edgeq.targets.dimensions import Dimension, parse_dimension
+from edgeq.targets.dimensions import Dimension
+from edgeq.targets.option_values import DIMENSIONS, Named, parse_pairs, text_value
 
 __all__ = ["COMPUTE_UNITS", "Arithmetic", "CoreMLOptions", "ImageInput", "parse_options", "read_class_labels"]
 
@@ -31,6 +32,7 @@ _NEEDS: Mapping[str, tuple[int, str]] = {
 }
 _LOWEST = (16, "")
 _GROUPED_PALETTES = (18, "lookup tables per group of channels")
+_NAMED: Named = {**DIMENSIONS, "user": ("user", text_value)}
 
 
 class CoreMLOptions(BaseModel):
@@ -122,20 +124,7 @@ def parse_options(pairs: Mapping[str, str]) -> CoreMLOptions:
     Raises:
         ConfigError: an unknown key, or a text that is no value of it.
     """
-    fields: dict[str, Any] = {"dimensions": {}, "user": {}}
-    for key, text in pairs.items():
-        plain, _, name = key.partition(".")
-        plain = plain.replace("-", "_")
-        if plain in ("dimension", "user"):
-            _named(key, name)
-            collection = "dimensions" if plain == "dimension" else plain
-            fields[collection][name] = parse_dimension(name, text) if plain == "dimension" else text
-        elif plain in PARSERS and not name:
-            fields[plain] = PARSERS[plain](plain, text)
-        else:
-            known = ", ".join(sorted([*PARSERS, "dimension.NAME", "user.KEY"]))
-            raise ConfigError(f"The target 'coreml' has no option {key!r}.", fix=f"It has: {known}.")
-    return CoreMLOptions(**fields)
+    return CoreMLOptions(**parse_pairs("coreml", pairs, PARSERS, _NAMED))
 
 
 def read_class_labels(path: Path) -> tuple[str, ...]:
@@ -158,11 +147,6 @@ def read_class_labels(path: Path) -> tuple[str, ...]:
             f"The class labels {path} name {twice!r} twice.", fix="Give each class its own name."
         )
     return tuple(labels)
-
-
-def _named(key: str, name: str) -> None:
-    if not name:
-        raise ConfigError(f"The option {key!r} lacks a name.", fix=f"Write {key.rstrip('.')}.NAME=VALUE.")
 
 
 def _json_labels(path: Path, text: str) -> list[str]:

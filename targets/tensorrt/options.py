@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError
-from edgeq.targets.dimensions import Dimension, parse_dimension
+from edgeq.targets.dimensions import Dimension
+from edgeq.targets.option_values import Parser, choice, parse_pairs, path_value, switch, whole
 from edgeq.targets.tensorrt.architectures import ARCHITECTURES
 
 Backend = Literal["auto", "tensorrt", "tensorrt-rtx"]
@@ -67,20 +68,7 @@ def parse_options(pairs: Mapping[str, str]) -> TensorRTOptions:
     Raises:
         ConfigError: an unknown key, or a text that is no value of it.
     """
-    fields: dict[str, Any] = {"dimensions": {}}
-    for key, text in pairs.items():
-        plain, _, name = key.partition(".")
-        plain = plain.replace("-", "_")
-        if plain in _PARSERS and plain in fields:
-            raise ConfigError(f"The option {plain!r} is given twice.", fix="Give it once.")
-        if plain == "dimension" and name:
-            fields["dimensions"][name] = parse_dimension(name, text)
-        elif plain in _PARSERS and not name:
-            fields[plain] = _PARSERS[plain](plain, text.strip())
-        else:
-            known = ", ".join(sorted([*_PARSERS, "dimension.NAME"]))
-            raise ConfigError(f"The target 'tensorrt' has no option {key!r}.", fix=f"It has: {known}.")
-    return TensorRTOptions(**fields)
+    return TensorRTOptions(**parse_pairs("tensorrt", pairs, _PARSERS))
 
 
 def parse_sm(key: str, text: str) -> tuple[int, ...]:
@@ -103,43 +91,13 @@ def parse_sm(key: str, text: str) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
-def _choice(*allowed: str) -> Callable[[str, str], str]:
-    def parse(key: str, text: str) -> str:
-        if text not in allowed:
-            raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix=f"It is {' or '.join(allowed)}.")
-        return text
-
-    return parse
-
-
-def _switch(key: str, text: str) -> bool:
-    return _choice("true", "false")(key, text.lower()) == "true"
-
-
-def _whole(lowest: int, highest: int) -> Callable[[str, str], int]:
-    def parse(key: str, text: str) -> int:
-        if not text.isdecimal() or not lowest <= int(text) <= highest:
-            raise ConfigError(
-                f"The option {key!r} cannot be {text!r}.", fix=f"Give a whole number, {lowest} to {highest}."
-            )
-        return int(text)
-
-    return parse
-
-
-def _path(key: str, text: str) -> Path:
-    if not text:
-        raise ConfigError(f"The option {key!r} is empty.", fix="Give the path of a file.")
-    return Path(text)
-
-
-_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
-    "backend": _choice("auto", "tensorrt", "tensorrt-rtx"),
+_PARSERS: Mapping[str, Parser] = {
+    "backend": choice("auto", "tensorrt", "tensorrt-rtx"),
     "sm": parse_sm,
-    "precision": _choice("fp16", "bf16", "fp32"),
-    "weight_streaming": _switch,
-    "optimization_level": _whole(0, 5),
-    "workspace_mb": _whole(1, _MOST_MB),
-    "timing_cache": _path,
-    "cuda_graph": _switch,
+    "precision": choice("fp16", "bf16", "fp32"),
+    "weight_streaming": switch,
+    "optimization_level": whole(0, 5),
+    "workspace_mb": whole(1, _MOST_MB),
+    "timing_cache": path_value,
+    "cuda_graph": switch,
 }
