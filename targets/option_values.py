@@ -37,7 +37,7 @@ def parse_pairs(
                 raise ConfigError(f"The option {plain!r} is given twice.", fix="Give it once.")
             fields[plain] = parsers[plain](plain, text)
         else:
-            known = ", ".join(sorted([*parsers, *(f"{known}.NAME" for known in named)]))
+            known = ", ".join(sorted([*parsers, *(f"{one}.NAME" for one in named)]))
             raise ConfigError(f"The target {target!r} has no option {key!r}.", fix=f"It has: {known}.")
     return fields
 

@@ -119,7 +119,7 @@ class CoreMLOptions(BaseModel):
 def parse_options(pairs: Mapping[str, str]) -> CoreMLOptions:
     """The options from ``KEY=VALUE`` texts; keys may be written with ``-`` or ``_``.
 
-    ``dimension.NAME`` and ``user.KEY`` take a name after the dot.
+    ``dimension.NAME`` and ``user.NAME`` take a name after the dot.
 
     Raises:
         ConfigError: an unknown key, or a text that is no value of it.

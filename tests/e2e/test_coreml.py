@@ -228,7 +228,7 @@ REFUSED = [
         "error: The target 'coreml' has no option 'colour'.\n"
         "fix:   It has: activations, arithmetic, author, class_labels, compute_units, deployment_target, "
         "description, dimension.NAME, image_input, license, palette_group, predicted_feature_name, "
-        "probabilities_output, user.KEY, version.\n",
+        "probabilities_output, user.NAME, version.\n",
     ),
     (
         ("--scheme", "fp16", "--dimension", "batch=3..1"),
