@@ -27,8 +27,8 @@ from edgeq.targets.coreml.ports import with_random_images
 from edgeq.targets.coreml.runner import KIND
 from edgeq.targets.coreml.settings import Settings
 from edgeq.targets.coreml.verification.prove import prove
-from edgeq.targets.coreml.verification.reference import save_evidence
 from edgeq.targets.dimensions import Dimension
+from edgeq.targets.reference import save_evidence
 
 RANDOM_SAMPLES = 2
 # The largest size of a dynamic dimension in random samples: attention takes its square in memory.

@@ -1,7 +1,5 @@
 """Names in a Core ML artefact's folder."""
 
 PACKAGE = "model.mlpackage"
-# The ONNX model that the package was made of, inputs to compare both on, and how it was made.
-REFERENCE = "reference.onnx"
-SAMPLES = "samples.npz"
+# How the package was made, for building it again.
 SETTINGS = "package.json"

@@ -74,7 +74,7 @@ class CoreMLTarget:
         """Read the written spec; raises ModelError when it is damaged."""
         from edgeq.targets.coreml.interpreter.program import read_package
         from edgeq.targets.coreml.verification.precision import node_results
-        from edgeq.targets.coreml.verification.reference import load_reference
+        from edgeq.targets.reference import load_reference
 
         return node_results(read_package(folder / PACKAGE), load_reference(folder).ir, plan)
 

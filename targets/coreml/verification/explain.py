@@ -12,13 +12,12 @@ import onnx_ir as ir
 
 from edgeq.calibration.types import Array, Arrays
 from edgeq.compiler.model import Model, save
-from edgeq.targets.coreml.files import REFERENCE
 from edgeq.targets.coreml.frontend.signature import Signature, package_names
 from edgeq.targets.coreml.interpreter.engine import Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.ports import to_package
-from edgeq.targets.coreml.verification.reference import Reference, with_outputs
 from edgeq.targets.numbers import FLOAT32_TOLERANCE, distance
+from edgeq.targets.reference import REFERENCE, Reference, with_outputs
 
 
 @dataclass(frozen=True)

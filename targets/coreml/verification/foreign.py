@@ -18,8 +18,8 @@ from edgeq.targets.coreml.interpreter.structure import Feature, MilProgram
 from edgeq.targets.coreml.package.metadata import SIGNATURE
 from edgeq.targets.coreml.ports import with_random_images
 from edgeq.targets.coreml.runner import KIND, InterpreterRunner
-from edgeq.targets.coreml.verification.reference import Reference
 from edgeq.targets.numbers import distance, exact_check, half_check
+from edgeq.targets.reference import Reference
 
 SAMPLES = 4
 

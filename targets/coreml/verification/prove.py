@@ -10,13 +10,12 @@ from pathlib import Path
 from edgeq.calibration.types import Array, Arrays
 from edgeq.compiler.model import Model
 from edgeq.targets.base import Check
-from edgeq.targets.coreml.files import PACKAGE, REFERENCE
+from edgeq.targets.coreml.files import PACKAGE
 from edgeq.targets.coreml.runner import InterpreterRunner
 from edgeq.targets.coreml.settings import Settings
 from edgeq.targets.coreml.verification.contents import package_contents
 from edgeq.targets.coreml.verification.explain import culprit, differences, explain, sensitivity
 from edgeq.targets.coreml.verification.rebuilt import first_difference
-from edgeq.targets.coreml.verification.reference import Reference, load_reference, load_samples
 from edgeq.targets.numbers import (
     FLOAT32_TOLERANCE,
     Distance,
@@ -24,6 +23,7 @@ from edgeq.targets.numbers import (
     exact_check,
     half_check,
 )
+from edgeq.targets.reference import REFERENCE, Reference, load_reference, load_samples
 
 # The last bits of all float operations of a net, against those of its inputs alone.
 AMPLIFIED = 10

@@ -9,7 +9,7 @@ import pytest
 
 from edgeq.errors import DataError
 from edgeq.targets.coreml.verification.foreign import verify_package
-from edgeq.targets.coreml.verification.reference import load_samples
+from edgeq.targets.reference import load_samples
 from edgeq.verify import verify
 from tests.support.coreml_artefacts import PACKAGE, compile_net, conv_net, images
 

@@ -16,14 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeq.calibration.types import Array
 from edgeq.compiler.load import load
 from edgeq.errors import ModelError
-from edgeq.targets.coreml.files import REFERENCE, SAMPLES
 from edgeq.targets.coreml.package.folder import read_spec
 from edgeq.targets.coreml.package.metadata import SIGNATURE
 from edgeq.targets.coreml.runner import InterpreterRunner
 from edgeq.targets.coreml.verification.explain import differences
 from edgeq.targets.coreml.verification.prove import prove
-from edgeq.targets.coreml.verification.reference import Reference, load_reference, load_samples, save_evidence
 from edgeq.targets.numbers import distance, exact_check, half_check
+from edgeq.targets.reference import REFERENCE, SAMPLES, Reference, load_reference, load_samples, save_evidence
 from edgeq.verify import verify
 from tests.support.coreml_artefacts import PACKAGE, compile_net
 

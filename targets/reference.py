@@ -1,4 +1,4 @@
-"""What the package must compute: its ONNX model in ONNX Runtime, every op as written."""
+"""What an artefact must compute: its ONNX model in ONNX Runtime, every op as written, on a few samples."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import onnx_ir as ir
 from edgeq.calibration.types import Array, Arrays
 from edgeq.compiler.model import Model, Source, save
 from edgeq.errors import DataError, ModelError, TargetError
-from edgeq.targets.coreml.files import REFERENCE, SAMPLES
 from edgeq.targets.onnxruntime.session import explain, open_session, session_options
+
+# Names in an artefact's folder: the ONNX model that its numbers are those of, and inputs to compare both on.
+REFERENCE = "reference.onnx"
+SAMPLES = "samples.npz"
 
 
 class Reference:

@@ -1,0 +1,109 @@
+"""From a quantized ONNX model to IR files whose bytes depend on the model and the options alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+from edgeq.calibration.types import TensorSpec
+from edgeq.compiler.model import Model
+from edgeq.compiler.node_names import name_nodes
+from edgeq.compiler.plan import Plan
+from edgeq.errors import TargetError
+from edgeq.targets.dimensions import Dimension, dynamic_axes
+from edgeq.targets.openvino.files import MODEL, WEIGHTS
+from edgeq.targets.openvino.float_weights import round_to_half, store_exact_halves
+from edgeq.targets.openvino.names import name_layers
+from edgeq.targets.openvino.options import Rest
+from edgeq.targets.openvino.session import explain, read_model
+
+
+def prepare(model: Model, plan: Plan, rest: Rest) -> tuple[Model, tuple[str, ...]]:
+    """The ONNX model that the IR is made of, and notes: float weights are float16 where ``rest`` says so."""
+    prepared = model.clone()
+    ClearMetadataAndDocStringPass()(prepared.ir)
+    name_nodes(prepared.ir)
+    notes: tuple[str, ...] = ()
+    if rest == "fp16":
+        pinned = {node.name for node in plan.nodes.values() if node.pinned}
+        too_large = round_to_half(prepared.ir, pinned)
+        if too_large:
+            shown = ", ".join(too_large[:3])
+            notes = (f"{len(too_large)} constant(s) do not fit float16 and stay float32: {shown}.",)
+    name_layers(prepared.ir)
+    return prepared, notes
+
+
+def write_ir(
+    onnx_file: Path, inputs: Sequence[TensorSpec], dimensions: Mapping[str, Dimension], folder: Path
+) -> tuple[str, ...]:
+    """Write the IR of ``onnx_file`` (see :func:`prepare`) into ``folder``; returns the names of its files.
+
+    Raises:
+        ModelError: the ONNX file is damaged.
+        TargetError: OpenVINO cannot express the model, or the files cannot be written.
+    """
+    import openvino
+
+    network = read_model(onnx_file)
+    _set_shapes(network, inputs, dimensions)
+    _simplify(network)
+    store_exact_halves(network)
+    _name_anonymous(network)
+    try:
+        openvino.save_model(network, str(folder / MODEL), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise TargetError(
+            f"The model cannot be written to {folder}: {explain(error)}",
+            fix="Free space there, or choose another output folder.",
+        ) from error
+    return MODEL, WEIGHTS
+
+
+def _set_shapes(network: Any, inputs: Sequence[TensorSpec], dimensions: Mapping[str, Dimension]) -> None:
+    """Give the dynamic dimensions that have sizes theirs."""
+    import openvino
+
+    shapes = {}
+    for spec in inputs:
+        named = dict(dynamic_axes(spec))
+        if not any(name in dimensions for name in named.values()):
+            continue
+        shape = network.input(spec.name).get_partial_shape()
+        for axis, name in named.items():
+            if name in dimensions:
+                size = dimensions[name]
+                shape[axis] = openvino.Dimension(size.smallest, size.largest)
+        shapes[spec.name] = shape
+    if not shapes:
+        return
+    try:
+        network.reshape(shapes)
+    except RuntimeError as error:
+        raise TargetError(
+            f"OpenVINO cannot give the model these sizes: {explain(error)}", fix="Choose other dimensions."
+        ) from error
+
+
+def _simplify(network: Any) -> None:
+    """Rounding and unrounding become one FakeQuantize, shapes are computed; integers stay integers.
+
+    OpenVINO would do the same when it compiles: in the file it saves half of ``model.xml``.
+    """
+    from openvino import _offline_transformations
+
+    _offline_transformations.apply_moc_transformations(network, cf=False)
+
+
+def _name_anonymous(network: Any) -> None:
+    """Number the layers of each type: OpenVINO's own numbers count what the process has made before."""
+    taken = {layer.get_friendly_name() for layer in network.get_ordered_ops()}
+    for index, layer in enumerate(network.get_ordered_ops()):
+        kind = layer.get_type_name()
+        number = layer.get_friendly_name().removeprefix(f"{kind}_")
+        if number.isdigit() and number != layer.get_friendly_name():
+            name = f"{kind}_{index}"
+            layer.set_friendly_name(name if name not in taken else f"{name}_{index}")

@@ -1,0 +1,65 @@
+"""OpenVINO as edgeq uses it: CPU only, every hint explicit, no cache of compiled models, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import ModelError, TargetError
+from edgeq.targets.onnxruntime.session import usable_cpus
+from edgeq.targets.openvino.options import OpenVINOOptions
+
+
+def properties(options: OpenVINOOptions, threads: int | None, scheme: str) -> dict[str, Any]:
+    """What a model is compiled with; ``threads`` None uses every CPU that this process may run on."""
+    found: dict[str, Any] = {
+        "PERFORMANCE_HINT": options.mode.upper(),
+        "INFERENCE_PRECISION_HINT": options.precision,
+        "INFERENCE_NUM_THREADS": threads or usable_cpus(),
+        # By default OpenVINO rounds the activations of weight-only layers where the CPU has kernels for it.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        "CACHE_DIR": "",
+    }
+    if options.mode == "latency":
+        found["NUM_STREAMS"] = 1
+    return found
+
+
+def read_model(path: Path) -> Any:
+    """The ``openvino.Model`` at ``path`` (IR or ONNX).
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    import openvino
+
+    if not path.is_file():
+        raise ModelError(f"There is no model at {path}.", fix="Give the path of an artefact folder.")
+    try:
+        return openvino.Core().read_model(str(path))
+    except RuntimeError as error:
+        raise ModelError(f"OpenVINO cannot read {path.name}: {explain(error)}") from error
+
+
+def compile_model(path: Path, config: dict[str, Any]) -> Any:
+    """The ``openvino.CompiledModel`` of the IR at ``path`` on the CPU.
+
+    Raises:
+        ModelError: the file cannot be read.
+        TargetError: OpenVINO cannot compile it.
+    """
+    import openvino
+
+    model = read_model(path)
+    try:
+        return openvino.Core().compile_model(model, "CPU", config)
+    except RuntimeError as error:
+        raise TargetError(f"OpenVINO cannot compile {path.name}: {explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """OpenVINO's message as one sentence: without its source files, checks and empty lines."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '", "While "))]
+    message = (told or [line for line in lines if line] or [type(error).__name__])[0]
+    return message if message.endswith(".") else message + "."
