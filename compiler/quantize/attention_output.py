@@ -11,16 +11,15 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeq.compiler.quantize.moves import moved_from
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.weights import find_weight
-
-_MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 
 def keep_apart(node: ir.Node, inputs: int, state: Rewriter) -> None:
     """Multiply what a product of ``inputs`` numbers each reads by ones, where it comes from attention."""
     value = node.inputs[0]
-    source = None if value is None else _moved_from(value)
+    source = None if value is None else moved_from(value).producer()
     if value is None or source is None or not _is_attention(source):
         return
     # A single number would be folded away by the compiler.
@@ -31,13 +30,6 @@ def keep_apart(node: ir.Node, inputs: int, state: Rewriter) -> None:
     node.replace_input_with(0, made.outputs[0])
 
 
-def _moved_from(value: ir.Value) -> ir.Node | None:
-    node = value.producer()
-    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
-
-
 def _is_attention(node: ir.Node) -> bool:
     """Whether ``node`` multiplies two results; its weights may have been rewritten already."""
     return node.op_type == "MatMul" and not any(map(_is_weight, node.inputs))
@@ -46,5 +38,5 @@ def _is_attention(node: ir.Node) -> bool:
 def _is_weight(value: ir.Value | None) -> bool:
     if value is None or find_weight(value) is not None:
         return True
-    source = _moved_from(value)
+    source = moved_from(value).producer()
     return source is not None and source.op_type == "DequantizeLinear"

@@ -128,13 +128,12 @@ def _rewrite(edit: Rewriter, layer: _Layer, one: np.float32, factors: Floats) ->
         2, edit.initializer(f"{name}_weight_zero_point", np.zeros((), np.int8))
     )
     layer.dequantize.attributes.clear()
-    result, uses = node.outputs[0], list(node.outputs[0].uses())
     constant = edit.initializer(f"{name}_scale", factors.reshape(layer.spread))
-    made = [edit.node("Mul", [result, constant], f"{name}_Scale")]
+    made = [edit.node("Mul", [node.outputs[0], constant], f"{name}_Scale")]
     if (bias := input_at(node, 2)) is not None:
         node.resize_inputs(2)
         made.append(edit.node("Add", [made[0].outputs[0], _spread(edit, layer, bias)], f"{name}_Bias"))
-    _replace_result(edit, node, made, uses)
+    edit.follow(node, made)
 
 
 def _spread(edit: Rewriter, layer: _Layer, bias: ir.Value) -> ir.Value:
@@ -143,22 +142,3 @@ def _spread(edit: Rewriter, layer: _Layer, bias: ir.Value) -> ir.Value:
         return bias
     numbers = np.asarray(bias.const_value.numpy(), np.float32)
     return edit.initializer(f"{bias.name}_spread", numbers.reshape(layer.spread))
-
-
-def _replace_result(
-    edit: Rewriter, node: ir.Node, made: Sequence[ir.Node], uses: Sequence[tuple[ir.Node, int]]
-) -> None:
-    """Let the readers of the node's result read that of the last of ``made``, under the old name."""
-    result, last = node.outputs[0], made[-1].outputs[0]
-    for value in (step.outputs[0] for step in made):
-        value.type, value.shape = result.type, None if result.shape is None else ir.Shape(list(result.shape))
-    edit.model.graph.insert_after(node, made)
-    for user, index in uses:
-        user.replace_input_with(index, last)
-    outputs = edit.model.graph.outputs
-    for index, output in enumerate(outputs):
-        if output is result:
-            outputs[index] = last
-    name = result.name or ""
-    result.name = edit.free_name(f"{name}_unscaled")
-    last.name = name

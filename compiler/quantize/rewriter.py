@@ -83,6 +83,25 @@ class Rewriter:
         assert node.graph is not None
         ir.convenience.replace_nodes_and_values(node.graph, node, [node], made, old, new)
 
+    def follow(self, node: ir.Node, made: Sequence[ir.Node]) -> None:
+        """Let the readers of the node's one result read that of the last of ``made``, under the old name."""
+        result, last = node.outputs[0], made[-1].outputs[0]
+        for value in (step.outputs[0] for step in made):
+            value.type = result.type
+            value.shape = None if result.shape is None else ir.Shape(list(result.shape))
+        assert node.graph is not None
+        node.graph.insert_after(node, made)
+        for user, index in list(result.uses()):
+            if user not in made:
+                user.replace_input_with(index, last)
+        outputs = self.model.graph.outputs
+        for index, output in enumerate(outputs):
+            if output is result:
+                outputs[index] = last
+        name = result.name or ""
+        result.name = self.free_name(f"{name}_before")
+        last.name = name
+
     def record(self, name: str, spec: QuantSpec, scale: npt.NDArray[Any], zero: npt.NDArray[Any]) -> None:
         """Remember how the weight ``name`` was quantized."""
         self.plan.weights[name] = spec

@@ -40,7 +40,6 @@ SMOOTHING_SAMPLES = 128
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # An elementwise product must pay: at least this much less noise power, 2 dB.
 NEEDED_GAIN = 1.6
-_NORMALIZATIONS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 _TINY = 1e-9
 # A channel counts as at least this share of the largest one. Behind a Relu some channels hardly show in the
 # samples; scaled up by what was seen of them, they would set the range of the tensor where they do.
@@ -170,10 +169,6 @@ def _apply(group: Group, scales: npt.NDArray[np.float32], edit: Rewriter) -> boo
     if edit.capabilities.fuses_elementwise and behind_attention(value):
         if not divide_values(value, scales, edit):
             return False
-    elif edit.capabilities.fuses_elementwise and divide_normalization(value, scales, edit):
-        others = [(use.node, use.idx) for use in value.uses() if use.node not in group.nodes]
-        if others:
-            restore(value, scales, others, edit)
     elif not _fold_into_normalization(value, group, scales, edit):
         _multiply(value, group, scales, edit)
     for node in group.nodes:
@@ -188,20 +183,14 @@ def _apply(group: Group, scales: npt.NDArray[np.float32], edit: Rewriter) -> boo
 def _fold_into_normalization(
     value: ir.Value, group: Group, scales: npt.NDArray[np.float32], edit: Rewriter
 ) -> bool:
-    """Divide gain and offset of the normalization, if nobody else reads what it writes."""
-    producer = value.producer()
-    readers = {use.node for use in value.uses()}
-    if producer is None or producer.op_type not in _NORMALIZATIONS or value.is_graph_output():
+    """Into the normalization, if nobody else reads what it writes, or restoring it for others is free."""
+    others = [(use.node, use.idx) for use in value.uses() if use.node not in group.nodes]
+    if others and not edit.capabilities.fuses_elementwise:
         return False
-    parameters = [(i, constant(input_at(producer, i))) for i in (1, 2) if input_at(producer, i) is not None]
-    if readers != set(group.nodes) or any(p is None or p.shape != scales.shape for _, p in parameters):
+    if not divide_normalization(value, scales, edit):
         return False
-    for index, numbers in parameters:
-        old = input_at(producer, index)
-        if old is None or numbers is None:
-            return False
-        divided = np.divide(numbers, scales, dtype=np.float32)
-        producer.replace_input_with(index, edit.initializer(f"{old.name}_smooth", divided))
+    if others:
+        restore(value, scales, others, edit)
     return True
 
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.compiler.plan_nodes import constant, input_at, is_constant
+from edgeq.compiler.quantize.moves import moved_from
 from edgeq.compiler.quantize.rewriter import Rewriter
 
 Floats = npt.NDArray[np.float32]
 _NORMALIZATIONS = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-_MOVES = frozenset({"Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten"})
 _BY_HEADS = [0, 2, 1, 3]
 
 
@@ -49,12 +49,8 @@ def restore(value: ir.Value, scales: Floats, readers: list[tuple[ir.Node, int]],
 
 def behind_attention(value: ir.Value) -> bool:
     """Whether only moves stand between ``value`` and a product of two activations."""
-    producer = value.producer()
-    while producer is not None and producer.op_type in _MOVES and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    return (
-        producer is not None and producer.op_type == "MatMul" and not any(map(is_constant, producer.inputs))
-    )
+    maker = moved_from(value).producer()
+    return maker is not None and maker.op_type == "MatMul" and not any(map(is_constant, maker.inputs))
 
 
 def divide_values(value: ir.Value, scales: Floats, edit: Rewriter) -> bool:

@@ -19,6 +19,7 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant, rank_of
 from edgeq.compiler.quantize.layer_geometry import kernel_order
+from edgeq.compiler.quantize.moves import moved_from
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
@@ -30,7 +31,6 @@ from edgeq.targets.base import Capabilities
 LARGEST_SHARE = 0.8
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Max", "Min"})
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
-_REARRANGING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 
 
 def give_zero_points(
@@ -40,12 +40,6 @@ def give_zero_points(
 
     Only for targets of symmetric INT8 with float biases. :func:`absorb` must follow.
     """
-    if (
-        not capabilities.symmetric_activations
-        or capabilities.unsigned_positive
-        or not capabilities.float_bias
-    ):
-        return []
     values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
     names = [value.name or "" for value in values if can_have_zero_point(value, plan, capabilities)]
     found = [name for name in names if _one_sided(sketches[name])]
@@ -78,7 +72,7 @@ def _can_shift(value: ir.Value, plan: Plan) -> bool:
         return False
     padded = [node for node in layers if _padding(node) != 0]
     alone = len(list(value.uses())) == 1 and not value.is_graph_output()
-    return not padded or (alone and _padding(padded[0]) == 1 and _from_input(value))
+    return not padded or (alone and _padding(padded[0]) == 1 and moved_from(value).is_graph_input())
 
 
 def _reads_int8(node: ir.Node, index: int, plan: Plan) -> bool:
@@ -107,14 +101,6 @@ def _padding(node: ir.Node) -> int:
 def _pads(node: ir.Node) -> list[int]:
     found = node.attributes.get("pads")
     return [] if found is None else [int(pad) for pad in found.as_ints()]
-
-
-def _from_input(value: ir.Value) -> bool:
-    producer = value.producer()
-    while producer is not None and producer.op_type in _REARRANGING and producer.inputs[0] is not None:
-        value = producer.inputs[0]
-        producer = value.producer()
-    return value.is_graph_input()
 
 
 def absorb(
@@ -229,23 +215,7 @@ def _add_behind(edit: Rewriter, node: ir.Node, numbers: Floats) -> None:
             following.replace_input_with(index, edit.initializer(f"{following.name}_bias", total))
             return
     made = edit.node("Add", [result, edit.initializer(f"{node.name}_bias", numbers)], f"{node.name}_Bias")
-    made.outputs[0].type, made.outputs[0].shape = result.type, result.shape
-    if node.graph is None:
-        raise InternalError(f"{node.name!r} is in no graph.")
-    node.graph.insert_after(node, made)
-    for user, index in uses:
-        user.replace_input_with(index, made.outputs[0])
-    if result.is_graph_output():
-        _take_output(edit, result, made.outputs[0])
-
-
-def _take_output(edit: Rewriter, old: ir.Value, new: ir.Value) -> None:
-    outputs = edit.model.graph.outputs
-    for index, output in enumerate(outputs):
-        if output is old:
-            outputs[index] = new
-    name = old.name or ""
-    old.name, new.name = edit.free_name(f"{name}_unbiased"), name
+    edit.follow(node, [made])
 
 
 def _pad_before(edit: Rewriter, node: ir.Node, value: ir.Value, quantize: ir.Node) -> ir.Value:
