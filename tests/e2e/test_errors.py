@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeq.targets.registry import target_names
 from tests.support.cli import Workspace, command, environment, hear_interrupts
 
 COMPILE = ("compile", "model.onnx", "--scheme", "int8-dynamic", "--no-bench")
@@ -21,13 +22,13 @@ GOLDEN = [
         ("compile", "model.onnx", "--scheme", "int8-statc"),
         2,
         "error: Unknown scheme 'int8-statc'.\n"
-        "fix:   Did you mean int8-static? Known schemes: fp32, fp16, int8-static, int8-dynamic, int8-weight, "
-        "int4-weight, palettize-6, palettize-4.\n",
+        "fix:   Did you mean int8-static? Known schemes: fp32, fp16, int8-static, fp8-static, "
+        "int8-dynamic, int8-weight, int4-weight, palettize-6, palettize-4.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--target", "toaster"),
         2,
-        "error: Unknown target 'toaster'.\nfix:   Known targets: coreml, onnxruntime.\n",
+        f"error: Unknown target 'toaster'.\nfix:   Known targets: {', '.join(target_names())}.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--budget", "siez <= 1MB"),
@@ -73,8 +74,8 @@ GOLDEN = [
         (*COMPILE, "--override", "op:Conv=int3"),
         2,
         "error: Override 'op:Conv=int3' is not MATCH=PRECISION.\n"
-        "fix:   Write a glob on node names or op:Type, then = and one of fp32, fp16, int8, int4, pal6, "
-        "pal4.\n",
+        "fix:   Write a glob on node names or op:Type, then = and one of fp32, fp16, int8, fp8, int4, "
+        "pal6, pal4.\n",
     ),
     (
         (*COMPILE, "--preprocess", "imagnet"),
