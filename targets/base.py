@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 QUANTIZED = ("int8", "fp8", "int4", "pal6", "pal4")
 
 
+Unpacked = Literal["single-block", "odd-outputs", "behind-attention"]
+
+
 @dataclass(frozen=True)
 class Availability:
     """Whether this machine can build for (and run) a target, else the one command that makes it ready."""
@@ -99,7 +102,9 @@ class Capabilities:
     ``weight_note``: what a node with such weights has, in words. ``weight_reasons``: op type → why the
     schemes of weights alone leave it in float.
     ``block_form``: how weights in blocks of 4 bits are written: ``nbits``, as ONNX Runtime's MatMulNBits and
-    GatherBlockQuantized, or ``dequantize``, a DequantizeLinear of whole blocks without zero points.
+    GatherBlockQuantized, or ``dequantize``, a DequantizeLinear of whole blocks.
+    ``unpacks``: products whose weights in blocks a kernel of their own would widen on every run: that read a
+    ``single-block``, write ``odd-outputs``, or stand right ``behind-attention``.
     ``block_size``: of a block where the recipe names none; ``block_sizes`` are those that have a kernel.
     ``fuses_elementwise``: elementwise ops cost nothing beside what makes or reads a value, and attention is
     one kernel as long as nothing but moves stands between its products and the rounding behind them.
@@ -118,6 +123,7 @@ class Capabilities:
     weight_note: str = "int8 weights in the file, expanded to float when the model loads"
     weight_reasons: Mapping[str, str] = field(default_factory=dict)
     block_form: Literal["nbits", "dequantize"] = "nbits"
+    unpacks: frozenset[Unpacked] = frozenset()
     block_size: int = 32
     block_sizes: tuple[int, ...] = ()
     fp16_unsafe: frozenset[str] = frozenset()

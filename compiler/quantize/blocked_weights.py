@@ -7,6 +7,7 @@ the layout of the stored weight: a Transpose behind the DequantizeLinear is part
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.compiler.plan import QuantSpec
@@ -20,6 +21,7 @@ from edgeq.compiler.quantize.walk import Decision
 from edgeq.compiler.quantize.weights import Refusal, Weight
 
 _BITS = 4
+Codes = npt.NDArray[np.int8]
 
 
 def blocked_linear(node: ir.Node, state: Rewriter) -> Decision:
@@ -28,11 +30,11 @@ def blocked_linear(node: ir.Node, state: Rewriter) -> Decision:
     if isinstance(linear, Refusal):
         expand = expand_matmul if node.op_type == "MatMul" else expand_gemm
         return expand(node, state, f"{linear.reason}: int8 weights")
-    reason = _no_kernel(linear, state.block_size)
+    reason = _unpacked(linear, state)
     if reason is not None and refuse_weight(linear.weight, (linear.channel_axis,)) is None:
         return expand_inputs(node, state, [(1, (linear.channel_axis,))], f"{reason}: int8 weights")
     decision = _in_blocks(node, 1, linear.weight, 1 - linear.channel_axis, state)
-    if decision.precision == "int4":
+    if decision.precision == "int4" and "behind-attention" in state.capabilities.unpacks:
         keep_apart(node, linear.k, state)
     return decision
 
@@ -42,11 +44,12 @@ def blocked_table(node: ir.Node, weight: Weight, state: Rewriter) -> Decision:
     return _in_blocks(node, 0, weight, 1, state)
 
 
-def _no_kernel(linear: Linear, size: int) -> str | None:
-    """Why TensorRT (for RTX 1.7.1) would unpack the weights of a product into floats on every run."""
-    if linear.k == size:
+def _unpacked(linear: Linear, state: Rewriter) -> str | None:
+    """Why the target would widen the weights of a product on every run, in a kernel of its own."""
+    size, unpacks = state.block_size, state.capabilities.unpacks
+    if "single-block" in unpacks and linear.k == size:
         return f"its {size} inputs are a single block, which a kernel of its own would unpack"
-    if linear.n % 2:
+    if "odd-outputs" in unpacks and linear.n % 2:
         return f"it has {linear.n} outputs, and a kernel of its own would unpack an odd number"
     return None
 
@@ -60,7 +63,8 @@ def _in_blocks(node: ir.Node, index: int, weight: Weight, axis: int, state: Rewr
         reason = f"blocks of {size} do not divide its {weight.shape[axis]} inputs: int8 weights"
         return expand_inputs(node, state, [(index, (1 - axis,))], reason)
     node.replace_input_with(index, _dequantized(weight, axis, state))
-    return Decision("int4", f"symmetric int4 weights in blocks of {size}, float activations")
+    kind = "symmetric" if state.recipe.symmetric_weights else "asymmetric"
+    return Decision("int4", f"{kind} int4 weights in blocks of {size}, float activations")
 
 
 def _dequantized(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
@@ -76,16 +80,18 @@ def _store(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
     stored = Weight(weight.root, weight.tensor)
     array = stored.array()
     blocks = recipe_blocks(np.ascontiguousarray(array if axis == 1 else array.T), _BITS, state)
-    codes, scales = _signed(blocks), blocks.scales
+    codes, scales, zeros = _codes(blocks), blocks.scales, _zero_points(blocks)
     if axis == 0:
-        codes, scales = codes.T, scales.T
-    name = weight.name
-    spec = QuantSpec("int4", True, axis, blocks.block_size)
-    state.record(name, spec, scales, np.zeros((), np.int8))
+        codes, scales, zeros = codes.T, scales.T, None if zeros is None else zeros.T
+    name, dtype = weight.name, ir.DataType.INT4 if zeros is None else ir.DataType.UINT4
+    spec = QuantSpec("int4" if zeros is None else "uint4", zeros is None, axis, blocks.block_size)
+    state.record(name, spec, scales, np.zeros((), np.int8) if zeros is None else zeros)
     inputs = [
-        state.initializer(f"{name}_int4", codes.astype(ir.DataType.INT4.numpy())),
+        state.initializer(f"{name}_int4", codes.astype(dtype.numpy())),
         state.initializer(f"{name}_scale", scales),
     ]
+    if zeros is not None:
+        inputs.append(state.initializer(f"{name}_zero_point", zeros.astype(dtype.numpy())))
     attributes = {"axis": axis, "block_size": blocks.block_size}
     made = state.node("DequantizeLinear", inputs, f"{name}_expanded", attributes=attributes)
     state.insert_first([made])
@@ -94,7 +100,16 @@ def _store(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
     return value
 
 
-def _signed(blocks: Blocks) -> np.ndarray[tuple[int, ...], np.dtype[np.int8]]:
-    """Codes int8 [N, K] around 0."""
-    codes = unpack(blocks.codes, blocks.bits, blocks.block_size).astype(np.int8) - (1 << (blocks.bits - 1))
-    return codes.reshape(len(codes), -1).astype(np.int8)
+def _codes(blocks: Blocks) -> Codes:
+    """Codes int8 [N, K]: around 0, or from 0 to 15 where blocks have zero points."""
+    codes = unpack(blocks.codes, blocks.bits, blocks.block_size).astype(np.int8)
+    if blocks.zero_points is None:
+        codes -= 1 << (blocks.bits - 1)
+    return codes.reshape(len(codes), -1)
+
+
+def _zero_points(blocks: Blocks) -> Codes | None:
+    """Zero points int8 [N, blocks]."""
+    if blocks.zero_points is None:
+        return None
+    return unpack(blocks.zero_points, blocks.bits, blocks.scales.shape[1]).astype(np.int8)

@@ -112,6 +112,7 @@ _CAPABILITIES = Capabilities(
     weight_note="int8 weights that the kernel itself reads, float activations",
     weight_reasons=MappingProxyType(_WEIGHT_REASONS),
     block_form="dequantize",
+    unpacks=frozenset({"single-block", "odd-outputs", "behind-attention"}),
     block_size=128,
     block_sizes=BLOCK_SIZES,
     negative_scales=False,

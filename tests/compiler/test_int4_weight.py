@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeq.compiler.model import save
 from edgeq.compiler.quantize.blocks import dequantize, quantize_blocks
 from edgeq.compiler.quantize.int4_weight import quantize_int4_weight
 from edgeq.compiler.recipe import Override, Recipe
 from edgeq.errors import TargetError, UsageError
-from edgeq.targets.base import Capabilities
+from edgeq.targets.base import Capabilities, Unpacked
+from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 from tests.support.weight_models import CAPS, build, constants, node, op_types, random, run, sqnr, verified
 
 
@@ -249,3 +252,39 @@ def test_an_override_with_a_precision_of_another_scheme_is_an_error() -> None:
     )
     with pytest.raises(UsageError, match="asks for fp16, which the scheme int4-weight has not"):
         quantize_int4_weight(model, CAPS, recipe(overrides=(Override(match="head", precision="fp16"),)))
+
+
+BLOCKED = replace(
+    CAPS, block_form="dequantize", block_sizes=(16, 32, 64), weight_form="dequantize", negative_scales=False
+)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("op_type", "trans_b"), [("MatMul", 0), ("Gemm", 0), ("Gemm", 1)])
+@pytest.mark.parametrize(("k", "n"), [(128, 48), (32, 48), (128, 33)])
+def test_blocks_as_dequantize_linear_compute_with_the_stored_weights(
+    tmp_path: Path, k: int, n: int, op_type: str, trans_b: int, symmetric: bool
+) -> None:
+    weights = random(n, k) if trans_b else random(k, n)
+    attributes = {"transB": 1} if trans_b else {}
+    made = node(op_type, ["x", "w"], ["y"], name="mm", **attributes)
+    model = build([made], {"x": ("f", [3, k])}, {"w": weights})
+    wanted = recipe(block_size=32, symmetric_weights=symmetric)
+    quantized = quantize_int4_weight(model, BLOCKED, wanted)
+    rows = np.ascontiguousarray(weights if trans_b else weights.T)
+    blocks = quantize_blocks(rows, 4, 32, symmetric=symmetric, negative_scales=False)
+    x = random(3, k, seed=1)
+    save(quantized.model, tmp_path / "model.onnx")
+    with OnnxRuntimeRunner(tmp_path / "model.onnx", in_float=True) as runner:
+        found = runner.run({"x": x})["y"]
+    np.testing.assert_allclose(found, x @ dequantize(blocks, k).T, rtol=1e-4, atol=1e-3)
+    assert quantized.plan.nodes["mm"].precision == "int4"
+    assert quantized.plan.nodes["mm"].reason.startswith("symmetric" if symmetric else "asymmetric")
+
+
+@pytest.mark.parametrize(("quirk", "k", "n"), [("single-block", 32, 48), ("odd-outputs", 128, 33)])
+def test_products_that_a_target_would_unpack_have_int8_weights(quirk: Unpacked, k: int, n: int) -> None:
+    model = build([node("MatMul", ["x", "w"], ["y"], name="mm")], {"x": ("f", [3, k])}, {"w": random(k, n)})
+    capabilities = replace(BLOCKED, unpacks=frozenset({quirk}))
+    found = quantize_int4_weight(model, capabilities, recipe(block_size=32)).plan.nodes["mm"]
+    assert (found.precision, "unpack" in found.reason) == ("int8", True)
