@@ -89,7 +89,8 @@ class Capabilities:
     ``unsigned_positive``: symmetric activations that are never negative are uint8 with the zero point 0.
     ``scheme_reasons``: scheme that it has not → why, and what to take instead. ``unused_options``: field of
     the recipe that would do nothing here → why.
-    ``saturates``: INT8 kernels of some CPUs add up products in a saturating int16.
+    ``saturates``: INT8 kernels of some CPUs add up products in a saturating int16. ``pairs_in_position``:
+    convolutions without groups add up neighbours of one kernel position only, padded with a zero.
     ``simulate_in_float``: what QDQ models compute is judged with float arithmetic between the roundings, not
     by ONNX Runtime's integer kernels.
     ``keeps_absorbed``: ops of the role ``absorb`` are computed, in float, before the result is rounded (where
@@ -132,6 +133,7 @@ class Capabilities:
     scheme_reasons: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     unused_options: Mapping[str, str] = field(default_factory=dict)
     saturates: bool = True
+    pairs_in_position: bool = False
     simulate_in_float: bool = False
     keeps_absorbed: bool = False
     float_bias: bool = False

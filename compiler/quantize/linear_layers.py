@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from edgeq.calibration.affine import Range, ScaleDtype
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import activation_ports, constant, input_at, is_lookup, weight_ports
-from edgeq.compiler.quantize.layer_geometry import is_depthwise, kernel_order
+from edgeq.compiler.quantize.layer_geometry import groups, is_depthwise, kernel_order
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_params import affine_params
 from edgeq.compiler.quantize.static_weights import QuantizedWeight, quantize_weight
@@ -147,9 +148,12 @@ def _quantize(
 ) -> QuantizedWeight:
     order = kernel_order(node, weights.ndim)
     pairs = capabilities.saturates and recipe.saturation_safe and not is_depthwise(node, weights)
+    filled = pairs and capabilities.pairs_in_position and _is_odd(node, weights)
+    if filled:
+        weights = np.pad(weights, [(0, int(axis == 1)) for axis in range(weights.ndim)])
     ordered = [weights.shape[axis] for axis in order]
     depth = int(np.prod(ordered[1:])) if node.op_type in ("Conv", "ConvTranspose") else ordered[-1]
-    return quantize_weight(
+    made = quantize_weight(
         weights,
         spec,
         order,
@@ -158,6 +162,12 @@ def _quantize(
         pairs=pairs,
         scale_dtype=capabilities.scale_dtype,
     )
+    return replace(made, codes=np.ascontiguousarray(made.codes[:, :-1])) if filled else made
+
+
+def _is_odd(node: ir.Node, weights: Floats) -> bool:
+    """Whether the last channel of every kernel position has no neighbour within it."""
+    return node.op_type == "Conv" and groups(node) == 1 and weights.shape[1] % 2 == 1
 
 
 def _input_scale(node: ir.Node, rule: OpRule, activations: Mapping[str, QuantParams]) -> np.float32:

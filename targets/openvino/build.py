@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from edgeq.calibration.random_inputs import random_inputs
 from edgeq.calibration.types import Arrays, TensorSpec
-from edgeq.errors import TargetError
-from edgeq.targets.base import BuildJob, BuildResult, Check
+from edgeq.targets.base import BuildJob, BuildResult
+from edgeq.targets.checks import refuse_failed
 from edgeq.targets.dimensions import dynamic_axes, dynamic_dimensions, refuse_unknown
 from edgeq.targets.openvino.convert import prepare, write_ir
 from edgeq.targets.openvino.files import MODEL, WEIGHTS
@@ -49,7 +49,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     evidence = (*evidence, settings.write(folder))
     with job.progress.task("Verifying the model"):
         checks = tuple(prove(folder, job.threads))
-    refuse_failed(checks)
+    refuse_failed(checks, "OpenVINO model", "-O precision=f32")
     return BuildResult(files, _load_hints(settings, job.threads), notes, evidence, checks, PROVED_BY)
 
 
@@ -93,20 +93,3 @@ def _sized(inputs: Sequence[TensorSpec], sizes: dict[str, int]) -> list[TensorSp
             shape = tuple(sizes.get(named.get(axis, ""), size) for axis, size in enumerate(spec.shape))
         found.append(TensorSpec(spec.name, spec.dtype, shape))
     return found
-
-
-def refuse_failed(checks: Sequence[Check]) -> None:
-    """Raise when an IR does not compute what its ONNX model does.
-
-    Raises:
-        TargetError: naming the first check that failed.
-    """
-    failed = [check for check in checks if not check.passed]
-    if not failed:
-        return
-    first = failed[0]
-    raise TargetError(
-        f"The OpenVINO model does not verify: {first.name}: {first.found}; wanted: {first.wanted}.",
-        fix="Keep the nodes that lose accuracy in float (--exclude), or compute in float32 "
-        "(-O precision=f32).",
-    )

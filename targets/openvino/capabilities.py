@@ -76,6 +76,7 @@ CAPABILITIES = Capabilities(
     block_form="dequantize",
     block_sizes=(16, 32, 64, 128, 256),
     float_reasons=MappingProxyType(_FLOAT_REASONS),
+    pairs_in_position=True,
     simulate_in_float=True,
     keeps_absorbed=True,
     float_bias=True,

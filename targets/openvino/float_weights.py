@@ -1,4 +1,4 @@
-"""Float weights stored as float16: rounded in the ONNX model, so that the IR can be compared with it exactly."""
+"""Float weights as float16: rounded in the ONNX model, so that the IR can be compared with it exactly."""
 
 from __future__ import annotations
 

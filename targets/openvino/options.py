@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeq.errors import ConfigError
 from edgeq.targets.dimensions import Dimension, parse_dimension
+from edgeq.targets.option_values import Named, Parser, choice, parse_pairs
 
 Mode = Literal["latency", "throughput"]
 # The names of OpenVINO's INFERENCE_PRECISION_HINT.
@@ -55,18 +56,7 @@ def parse_options(pairs: Mapping[str, str]) -> OpenVINOOptions:
     Raises:
         ConfigError: an unknown key, or a text that is no value of it.
     """
-    fields: dict[str, Any] = {"dimensions": {}}
-    for key, text in pairs.items():
-        plain, _, name = key.partition(".")
-        plain = plain.replace("-", "_")
-        if plain == "dimension" and name:
-            fields["dimensions"][name] = _dimension(name, text)
-        elif plain in _PARSERS and not name:
-            fields[plain] = _PARSERS[plain](plain, text.strip())
-        else:
-            known = ", ".join(sorted([*_PARSERS, "dimension.NAME"]))
-            raise ConfigError(f"The target 'openvino' has no option {key!r}.", fix=f"It has: {known}.")
-    return OpenVINOOptions(**fields)
+    return OpenVINOOptions(**parse_pairs("openvino", pairs, _PARSERS, _NAMED))
 
 
 def _dimension(name: str, text: str) -> Dimension:
@@ -80,17 +70,9 @@ def _dimension(name: str, text: str) -> Dimension:
     return found
 
 
-def _choice(*allowed: str) -> Callable[[str, str], str]:
-    def parse(key: str, text: str) -> str:
-        if text not in allowed:
-            raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix=f"It is {' or '.join(allowed)}.")
-        return text
-
-    return parse
-
-
-_PARSERS: Mapping[str, Callable[[str, str], str]] = {
-    "mode": _choice("latency", "throughput"),
-    "precision": _choice("f32", "bf16", "f16"),
-    "rest": _choice("fp16", "fp32"),
+_NAMED: Named = {"dimension": ("dimensions", _dimension)}
+_PARSERS: Mapping[str, Parser] = {
+    "mode": choice("latency", "throughput"),
+    "precision": choice("f32", "bf16", "f16"),
+    "rest": choice("fp16", "fp32"),
 }

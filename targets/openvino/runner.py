@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError, UsageError
-from edgeq.targets.onnxruntime.runner import check_inputs
+from edgeq.targets.inputs import check_inputs
 from edgeq.targets.openvino.files import MODEL
 from edgeq.targets.openvino.session import compile_model, explain, properties
 from edgeq.targets.openvino.settings import Settings
