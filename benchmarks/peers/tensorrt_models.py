@@ -81,9 +81,9 @@ def _characters(_samples: int | None) -> Task:
     folder = Path(tempfile.mkdtemp())
     for name, part in (("calibration", text[:-51_000]), ("evaluation", text[-51_000:])):
         (folder / f"{name}.txt").write_text(part)
-    # One entry of the vocabulary has lost its character; the text has none of it.
+    # Some entries of the vocabulary have lost their character.
     known = json.loads((DATA / "models" / "charrnn_shakespeare.vocab.json").read_text())
-    (folder / "vocabulary.json").write_text(json.dumps({k: v for k, v in known.items() if k}))
+    (folder / "vocabulary.json").write_text(json.dumps({k: v for k, v in known.items() if len(k) == 1}))
     return Task(
         DATA / "models" / "charrnn_shakespeare_ts14.onnx",
         folder / "calibration.txt",
