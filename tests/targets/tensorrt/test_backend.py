@@ -22,6 +22,7 @@ from edgeq.progress import Advance, SilentProgress
 from edgeq.targets.tensorrt.backend import build, process
 from edgeq.targets.tensorrt.backend.build import build_engine, build_many
 from edgeq.targets.tensorrt.backend.request import BuildReport
+from tests.support.cli import hear_interrupts
 from tests.support.qdq_models import QDQ, conv
 from tests.support.tensorrt import needs_rtx, request, sizes, stored
 
@@ -321,6 +322,7 @@ def test_end_of_the_parent_ends_the_worker(tmp_path: Path, number: signal.Signal
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     with parent:
         assert parent.stdout is not None
