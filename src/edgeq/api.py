@@ -17,7 +17,7 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.pipeline import Compiled, compile_model
 from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
 from edgeq.compiler.recipe import SCHEMES, Recipe, Scheme
-from edgeq.errors import TargetError, UsageError
+from edgeq.errors import UsageError
 from edgeq.machine import library_versions, this_machine
 from edgeq.manifest import Manifest, file_entries, verify_files
 from edgeq.progress import Progress, SilentProgress
@@ -26,6 +26,7 @@ from edgeq.recipes import check_read
 from edgeq.result import CompileResult
 from edgeq.sources import DataOpener
 from edgeq.targets.base import Target
+from edgeq.targets.checks import require_ready
 from edgeq.targets.registry import get_target
 
 # How thoroughly an artefact is measured when nobody says.
@@ -92,7 +93,7 @@ def compile(
     gate = _budgets(budgets, bench)
     check_recipe(wanted, chosen.capabilities())
     options = chosen.options(target_options or {}, wanted)
-    _check_ready(chosen)
+    require_ready(chosen)
     if wanted.scheme in NEEDS_CALIBRATION and calibration is None:
         raise missing_calibration(wanted.scheme)
     place = artefact_path(model, target, output)
@@ -158,7 +159,7 @@ def bench(
     verify_files(manifest, place)
     gate = _budgets(budgets, options)
     chosen = get_target(manifest.target)
-    _check_ready(chosen)
+    require_ready(chosen)
     original, note = find_baseline(manifest.source, baseline, progress)
     inputs, outputs = _signature(chosen, place, threads)
     data = DataOpener(inputs, manifest.source, preprocessing, data_options)
@@ -174,6 +175,8 @@ def artefact_path(model: Any, target: str, output: Path | str | None) -> Path:
     if output is None:
         output = Path("build") / _stem(model)
     output = Path(output)
+    if not output.name:
+        raise UsageError(f"The output {str(output)!r} has no name.", fix="Give it one, as in build/model.")
     return output.with_name(f"{output.name}-{target}")
 
 
@@ -209,13 +212,6 @@ def _budgets(budgets: Sequence[str | Budget], options: BenchOptions | None) -> t
             "Budgets were given and measuring is switched off.", fix="Drop the budgets, or measure."
         )
     return parsed
-
-
-def _check_ready(target: Target) -> None:
-    found = target.availability()
-    if not found.ready:
-        fix = f"Make it ready with: {found.fix}" if found.fix else None
-        raise TargetError(f"Target {target.name!r} is not ready here: {found.detail}.", fix=fix)
 
 
 def _manifest(

@@ -9,6 +9,7 @@ from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.errors import DataError, ModelError, TargetError
 from edgeq.manifest import Manifest, verify_files
 from edgeq.targets.base import Check, NodeResult, Target
+from edgeq.targets.checks import require_ready
 from edgeq.targets.registry import get_target
 
 
@@ -38,9 +39,7 @@ def verify(folder: Path | str, *, threads: int | None = None) -> Verification:
     place = Path(folder)
     manifest = Manifest.read(place)
     target = get_target(manifest.target)
-    found = target.availability()
-    if not found.ready:
-        raise TargetError(f"Target {target.name!r} is not ready here: {found.detail}.", fix=found.fix)
+    require_ready(target)
     checks = [_files(manifest, place), *_target_checks(target, place, threads)]
     checks.append(_nodes(target, manifest, place))
     return Verification(place, manifest.target, manifest.proved_by or target.runner_kind(), checks)

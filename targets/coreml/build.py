@@ -15,8 +15,8 @@ from edgeq.calibration.random_inputs import random_inputs
 from edgeq.calibration.types import Arrays
 from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan, QuantSpec
-from edgeq.errors import TargetError
-from edgeq.targets.base import BuildJob, BuildResult, Check
+from edgeq.targets.base import BuildJob, BuildResult
+from edgeq.targets.checks import refuse_failed
 from edgeq.targets.coreml.dynamic import resolve_dimensions
 from edgeq.targets.coreml.files import PACKAGE
 from edgeq.targets.coreml.frontend.lower import lower
@@ -50,7 +50,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     evidence = (*save_evidence(reference, samples, folder), settings.write(folder))
     with job.progress.task("Verifying the package"):
         checks = tuple(prove(folder))
-    refuse_failed(checks)
+    refuse_failed(checks, "Core ML package", "-O arithmetic=float32")
     hints = {
         "model": PACKAGE,
         "deployment_target": f"iOS{settings.ios} (macOS{settings.ios - 3})",
@@ -164,20 +164,3 @@ def _larger(size: Dimension) -> int:
     """The largest size up to one that is proven in seconds."""
     sizes = size.choices or (max(size.initial, min(size.largest, MOST_RANDOM)),)
     return max((found for found in sizes if found <= MOST_RANDOM), default=size.initial)
-
-
-def refuse_failed(checks: Sequence[Check]) -> None:
-    """Raise when a package does not compute what its model does.
-
-    Raises:
-        TargetError: naming the first check that failed.
-    """
-    failed = [check for check in checks if not check.passed]
-    if not failed:
-        return
-    first = failed[0]
-    raise TargetError(
-        f"The Core ML package does not verify: {first.name}: {first.found}; wanted: {first.wanted}.",
-        fix="Keep the nodes that lose accuracy in float (--exclude), or compute in float32 "
-        "(--target-option arithmetic=float32).",
-    )

@@ -10,6 +10,7 @@ import numpy as np
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import DataError, InternalError
 from edgeq.targets.coreml.frontend.signature import ImagePort, Port, Signature
+from edgeq.targets.inputs import check_inputs
 
 # Preprocessing computes in float32: pixels come back with this error at most.
 _PIXEL_TOLERANCE = 0.01
@@ -57,7 +58,7 @@ def to_package(signature: Signature, inputs: Arrays) -> dict[str, Array]:
     Raises:
         DataError: an unknown or missing name, another dtype or shape, or an integer that int32 cannot hold.
     """
-    _check_names(signature, inputs)
+    check_inputs(tensor_specs(signature.inputs), inputs)
     return {port.package_name: _encode(port, np.asarray(inputs[port.name])) for port in signature.inputs}
 
 
@@ -77,20 +78,7 @@ def with_random_images(inputs: Arrays, images: Mapping[str, ImagePort], seed: in
     return found
 
 
-def _check_names(signature: Signature, inputs: Arrays) -> None:
-    names = [port.name for port in signature.inputs]
-    wants = f"The model wants: {', '.join(names) or 'no inputs'}."
-    missing = [name for name in names if name not in inputs]
-    if missing:
-        raise DataError(f"The input {missing[0]!r} is missing.", fix=wants)
-    unknown = [name for name in inputs if name not in names]
-    if unknown:
-        raise DataError(f"The model has no input {unknown[0]!r}.", fix=wants)
-
-
 def _encode(port: Port, array: Array) -> Array:
-    _check_dtype(port, array)
-    _check_shape(port, array)
     if array.dtype == np.int64:
         _check_range(port, array)
     if port.image is not None:
@@ -111,28 +99,6 @@ def _pixels(port: Port, image: ImagePort, array: Array) -> Array:
             fix="Use the preprocessing of the data in --image-input.",
         )
     return rounded.astype(array.dtype)
-
-
-def _check_dtype(port: Port, array: Array) -> None:
-    if array.dtype == np.dtype(port.dtype):
-        return
-    raise DataError(
-        f"The input {port.name!r} is {array.dtype}, and the model wants {port.dtype}.",
-        fix=f"Convert it with .astype({port.dtype!r}).",
-    )
-
-
-def _check_shape(port: Port, array: Array) -> None:
-    same_rank = len(port.shape) == array.ndim
-    if same_rank and all(
-        not isinstance(w, int) or w == h for w, h in zip(port.shape, array.shape, strict=True)
-    ):
-        return
-    wanted = [size if size is not None else "?" for size in port.shape]
-    raise DataError(
-        f"The input {port.name!r} has the shape {list(array.shape)}, and the model wants {wanted}.",
-        fix="Give the data this shape.",
-    )
 
 
 def _check_range(port: Port, array: Array) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.types import Arrays
@@ -14,11 +13,14 @@ from edgeq.compiler.model import Model, save
 from edgeq.compiler.plan import Plan
 from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult, Check, Finding, NodeResult
+from edgeq.targets.checks import refuse_failed
 from edgeq.targets.numbers import distance, half_check
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
+from edgeq.targets.reference import read_model
 from edgeq.targets.tensorrt.architectures import written
 from edgeq.targets.tensorrt.backend.build import build_engine
 from edgeq.targets.tensorrt.backend.choose import choose
+from edgeq.targets.tensorrt.backend.packages import PACKAGES, importable
 from edgeq.targets.tensorrt.backend.request import BuildReport
 from edgeq.targets.tensorrt.files import ENGINE, QDQ_MODEL, REFERENCE_MODEL
 from edgeq.targets.tensorrt.layers.coverage import coverages
@@ -48,6 +50,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     """
     options = cast(TensorRTOptions, job.options)
     backend, sm = choose(options)
+    _refuse_passed_through(job.model)
     model, notes = _write_models(job, folder)
     findings = lint(model, options, sm)
     refuse(findings)
@@ -66,7 +69,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
         settings.write(folder),
     )
     checks = (*_number_checks(job, folder), *(found.check() for found in covered))
-    refuse_failed(checks)
+    refuse_failed(checks, "TensorRT build", "-O precision=fp32")
     return BuildResult(
         (ENGINE,),
         _load_hints(settings),
@@ -79,16 +82,30 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
 
 def verify(folder: Path, plan: Plan) -> list[NodeResult]:
     """Every planned node's precision by the layer table in ``folder``; raises ModelError."""
-    model = ir.load(folder / QDQ_MODEL)
-    return node_results(read_layers(folder).tables, model, plan)
+    model = read_model(folder / QDQ_MODEL)
+    return node_results(read_layers(folder).tables, model.ir, plan)
 
 
 def check_again(folder: Path) -> list[Check]:
-    """Build the engine again, without keeping it, and compare its layer table with the stored one."""
+    """Build the engine again, without keeping it, and compare its layer table with the stored one.
+
+    Raises:
+        ModelError: the stored evidence is missing or damaged.
+        TargetError: the compiler that built the engine is not here, or refuses the model now.
+    """
     settings, stored = Settings.read(folder), read_layers(folder)
+    if not importable(settings.backend):
+        package = PACKAGES[settings.backend]
+        raise TargetError(
+            f"The engine was built by {package.title} {settings.version}, which is not installed here.",
+            fix=package.install,
+        )
     report = build_engine(settings.request(folder, engine=False))
     found = {table.sm: table for table in tables_of(report)}
-    return [_same_layers(table, found.get(table.sm)) for table in stored.tables]
+    wanted = "the layers that are stored"
+    if report.version != settings.version:
+        wanted += f", of version {settings.version}; here is {report.version}"
+    return [_same_layers(table, found.get(table.sm), wanted) for table in stored.tables]
 
 
 def tables_of(report: BuildReport) -> tuple[LayerTable, ...]:
@@ -101,6 +118,15 @@ def tables_of(report: BuildReport) -> tuple[LayerTable, ...]:
 def rest_precision(options: TensorRTOptions, scheme: str) -> HighPrecision:
     """The precision of what is not quantized: schemes without quantization are one by themselves."""
     return cast(HighPrecision, scheme) if scheme in ("fp32", "fp16") else options.precision
+
+
+def _refuse_passed_through(model: Model) -> None:
+    # TensorRT would give such an input another name, and nobody could feed it.
+    for name in {spec.name for spec in model.inputs} & {spec.name for spec in model.outputs}:
+        raise TargetError(
+            f"The model's input {name!r} is one of its outputs as well, which TensorRT has not.",
+            fix="Leave the output out of the model, or let an Identity make it.",
+        )
 
 
 def _write_models(job: BuildJob, folder: Path) -> tuple[Model, tuple[str, ...]]:
@@ -190,8 +216,8 @@ def _run(path: Path, job: BuildJob) -> list[Arrays]:
         return [runner.run(sample) for sample in job.samples]
 
 
-def _same_layers(stored: LayerTable, found: LayerTable | None) -> Check:
-    name, wanted = f"layers of SM {stored.sm}", "the layers that are stored"
+def _same_layers(stored: LayerTable, found: LayerTable | None, wanted: str) -> Check:
+    name = f"layers of SM {stored.sm}"
     if found is None:
         return Check(name, False, "the compiler prints no layers", wanted)
     same = [a == b for a, b in zip(stored.layers, found.layers, strict=False)]
@@ -201,20 +227,3 @@ def _same_layers(stored: LayerTable, found: LayerTable | None) -> Check:
         first = stored.layers[same.index(False)].name
         return Check(name, False, f"the layer {first!r} is another", wanted)
     return Check(name, True, f"{len(same)} layers, the same as stored", wanted)
-
-
-def refuse_failed(checks: Sequence[Check]) -> None:
-    """Raise when the model that the engine is built from does not compute what it should.
-
-    Raises:
-        TargetError: naming the first check that failed.
-    """
-    failed = [check for check in checks if not check.passed]
-    if not failed:
-        return
-    first = failed[0]
-    raise TargetError(
-        f"The TensorRT build does not verify: {first.name}: {first.found}; wanted: {first.wanted}.",
-        fix="Keep the nodes that lose accuracy in float (--exclude), or compute the rest in float32 "
-        "(-O precision=fp32).",
-    )

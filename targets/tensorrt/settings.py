@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from edgeq.errors import ModelError
+from edgeq.targets.stored_settings import StoredSettings
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildRequest, InputShapes
 from edgeq.targets.tensorrt.files import ENGINE, QDQ_MODEL, SETTINGS
 from edgeq.targets.tensorrt.options import TensorRTOptions
 
 
-class Settings(BaseModel):
+class Settings(StoredSettings):
     """``version`` is that of the backend which built the engine, ``sm`` what it was built for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    file = SETTINGS
 
     backend: BackendName
     version: str
@@ -37,21 +35,3 @@ class Settings(BaseModel):
             workspace_mb=self.options.workspace_mb,
             timing_cache=self.options.timing_cache,
         )
-
-    def write(self, folder: Path) -> str:
-        """Write them into the artefact's folder; returns the file's name."""
-        (folder / SETTINGS).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8", newline="\n")
-        return SETTINGS
-
-    @classmethod
-    def read(cls, folder: Path) -> Settings:
-        """The settings of the artefact in ``folder``.
-
-        Raises:
-            ModelError: they are missing or damaged.
-        """
-        path = folder / SETTINGS
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise ModelError(f"{path} cannot be read: {error}.", fix="Compile the model again.") from error

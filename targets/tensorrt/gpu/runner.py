@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.onnxruntime.runner import check_inputs
+from edgeq.targets.inputs import check_inputs
 from edgeq.targets.tensorrt.gpu.built_for import check_built_for
 from edgeq.targets.tensorrt.gpu.device import require
 from edgeq.targets.tensorrt.gpu.engine import Engine
