@@ -40,7 +40,6 @@ ROWS = {
     **dict.fromkeys(SETS, (*FLOAT, "int8-static")),
     "minilm-sst2": tuple(SCHEMES),
     "books-llama": tuple(SCHEMES),
-    "charrnn": (*FLOAT, "int8-static", "int8-weight"),
 }
 HEADER = (
     "| model | scheme | metric | flips | dB | products as planned, SM 86 (FP8: 89) | SM 120 | MB moved "
@@ -76,28 +75,9 @@ def _books(_samples: int | None) -> Task:
     )
 
 
-def _characters(_samples: int | None) -> Task:
-    text = (DATA / "text" / "shakespeare.txt").read_text()
-    folder = Path(tempfile.mkdtemp())
-    for name, part in (("calibration", text[:-51_000]), ("evaluation", text[-51_000:])):
-        (folder / f"{name}.txt").write_text(part)
-    # Some entries of the vocabulary have lost their character.
-    known = json.loads((DATA / "models" / "charrnn_shakespeare.vocab.json").read_text())
-    (folder / "vocabulary.json").write_text(json.dumps({k: v for k, v in known.items() if len(k) == 1}))
-    return Task(
-        DATA / "models" / "charrnn_shakespeare_ts14.onnx",
-        folder / "calibration.txt",
-        folder / "evaluation.txt",
-        "perplexity",
-        sizes={"N": "1", "T": "256"},
-        reading={"tokenizer": folder / "vocabulary.json", "window": 256},
-    )
-
-
 TASKS: dict[str, Callable[[int | None], Task]] = {
     **{name: lambda samples, name=name: _labelled(SETS[name](), samples) for name in SETS},  # type: ignore[misc]
     "books-llama": _books,
-    "charrnn": _characters,
 }
 
 
