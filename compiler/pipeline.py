@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.types import Arrays, DataSource
+from edgeq.calibration.types import Array, Arrays, Batch, DataSource
 from edgeq.compiler.model import Model
 from edgeq.compiler.normalize import Normalized, normalize
 from edgeq.compiler.normalize.equivalence import Equivalence, check_equivalent
@@ -67,7 +68,7 @@ def compile_model(
         TargetError: the target cannot do what the recipe asks; with ``strict`` also when it did less.
     """
     normalized = normalize(original)
-    samples = None if calibration is None else calibration.batches(1, EQUIVALENCE_SAMPLES)
+    samples = None if calibration is None else _singles(original, calibration, EQUIVALENCE_SAMPLES)
     equivalence = check_equivalent(original, normalized.model, samples, progress)
     quantized = quantize(
         Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
@@ -97,17 +98,25 @@ def build_samples(
     """Inputs of a few single inferences from the data that was given, and where they come from."""
     for source, origin in ((calibration, "calibration"), (evaluation, "evaluation")):
         if source is not None:
-            batches = source.batches(1, BUILD_SAMPLES)
-            found = tuple(_filled(batch.inputs, model) for batch in batches)
+            found = tuple(batch.inputs for batch in _singles(model, source, BUILD_SAMPLES))
             return found, f"{len(found)} samples of the {origin} data"
     return (), ""
 
 
-def _filled(inputs: Arrays, model: Model) -> Arrays:
-    fixed = model.inputs[0].fixed_batch if model.inputs else None
-    if fixed is None or fixed == 1:
-        return inputs
-    return {name: np.concatenate([array] * fixed) for name, array in inputs.items()}
+def _singles(model: Model, source: DataSource, limit: int) -> Iterator[Batch]:
+    """Single samples, repeated along the first axis of inputs that take a fixed number of them at a time."""
+    fixed = {spec.name: spec.fixed_batch for spec in model.inputs}
+    for batch in source.batches(1, limit):
+        inputs = {name: _repeated(array, batch.size, fixed.get(name)) for name, array in batch.inputs.items()}
+        yield Batch(inputs, batch.labels, batch.size)
+
+
+def _repeated(array: Array, size: int, fixed: int | None) -> Array:
+    # Samples that are whole inputs, of models without a batch axis, have the model's sizes already.
+    if fixed is None or fixed <= size or array.shape[:1] != (size,):
+        return array
+    repeated: Array = array[np.arange(fixed) % size]
+    return repeated
 
 
 def refuse_missed(nodes: list[NodeResult]) -> None:

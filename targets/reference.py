@@ -85,7 +85,11 @@ def load_reference(folder: Path) -> Model:
     Raises:
         ModelError: it is missing or damaged.
     """
-    path = folder / REFERENCE
+    return read_model(folder / REFERENCE)
+
+
+def read_model(path: Path) -> Model:
+    """The ONNX model of an artefact at ``path``; raises ModelError when it is missing or damaged."""
     try:
         return Model(ir.load(path), Source("onnx", str(path), ""))
     except Exception as error:  # protobuf's and onnx_ir's own exceptions

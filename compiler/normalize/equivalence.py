@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
 
-from edgeq.calibration.random_inputs import random_inputs
+from edgeq.calibration.random_inputs import dimension, random_inputs
 from edgeq.calibration.types import Array, Arrays, Batch, TensorSpec
 from edgeq.compiler.model import Model, save
 from edgeq.compiler.normalize.differences import (
@@ -33,7 +34,10 @@ _MAX_BATCHES = 4
 # Sizes that symbolic dimensions get one after the other until the model accepts one: audio models want more
 # than one window, image models more than their strides.
 _SIZES = (None, 64, 512, 1024)
+# Values of all random inputs together: where most dimensions are free, the large sizes would fill the memory.
+_MOST_VALUES = 2**26
 _SEED = 0
+_BATCH = 2
 _NUDGE = 1e-6
 
 
@@ -96,8 +100,11 @@ class _Comparison:
         """Compare on random inputs; the reason when the original takes none."""
         reason = ""
         for size in _SIZES:
+            sizes = _sizes(specs, size)
+            if size is not None and _values(specs, sizes) > _MOST_VALUES:
+                break
             try:
-                feed = random_inputs(specs, seed=_SEED, batch=2, dims=_sizes(specs, size))
+                feed = random_inputs(specs, seed=_SEED, batch=_BATCH, dims=sizes)
                 wanted = self._first.run(None, feed)
             except DataError as error:
                 return f"Not compared: {error}"
@@ -158,6 +165,14 @@ def _sizes(specs: list[TensorSpec], size: int | None) -> Mapping[str, int]:
     names = [d for spec in specs for d in (spec.shape or ())[1:] if isinstance(d, str)]
     first = {spec.shape[0] for spec in specs if spec.shape}
     return {name: size for name in names if name not in first}
+
+
+def _values(specs: list[TensorSpec], sizes: Mapping[str, int]) -> int:
+    """How many values random inputs of these sizes have."""
+    return sum(
+        prod(dimension(index, dim, _BATCH, sizes) for index, dim in enumerate(spec.shape or ()))
+        for spec in specs
+    )
 
 
 def _nudged(feed: Arrays) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_a_model_that_takes_no_random_inputs_is_said_to_be_uncompared() -> None:
     note = check_equivalent(model, model, None).note
     assert note is not None
     assert note.startswith("Not compared: the model does not accept random inputs (")
+
+
+def test_random_inputs_do_not_fill_the_memory() -> None:
+    """No size is right for all of four free dimensions, and 1024 of each would be 8 GB."""
+    body = "(float[a, b, c, d] x) => (float[a, 4, e, f] y) { y = Conv(x, w) }"
+    model = from_text(body, weights={"w": values(4, 3, 3, 3)})
+    tracemalloc.start()
+    try:
+        note = check_equivalent(model, model, None).note
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert note is not None
+    assert note.startswith("Not compared: the model does not accept random inputs")
+    assert peak < 2**29
 
 
 def test_data_that_the_model_does_not_take_is_an_error() -> None:

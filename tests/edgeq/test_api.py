@@ -95,6 +95,22 @@ def test_artefact_path_follows_output_and_target() -> None:
     assert artefact_path("a/net.onnx", "onnxruntime", None) == Path("build/net-onnxruntime")
     assert artefact_path("pkg.models:build", "onnxruntime", None) == Path("build/models-build-onnxruntime")
     assert artefact_path("x", "onnxruntime", "out/m") == Path("out/m-onnxruntime")
+    for nameless in ("", ".", "/"):
+        with pytest.raises(UsageError, match="has no name"):
+            artefact_path("x", "onnxruntime", nameless)
+
+
+@pytest.mark.parametrize("samples", [3, 12])
+def test_a_model_of_a_fixed_batch_takes_any_number_of_samples(tmp_path: Path, samples: int) -> None:
+    model = onnx.load(conv_net(tmp_path / "net.onnx"))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    onnx.save(model, tmp_path / "fixed.onnx")
+    result = edgeq.compile(
+        tmp_path / "fixed.onnx", output=tmp_path / "out", scheme="int8-static",
+        calibration=data(samples), evaluation=data(samples), bench=FAST,
+    )  # fmt: skip
+    assert result.measurements["sqnr"].value > 20
 
 
 @pytest.mark.parametrize(
