@@ -12,9 +12,9 @@ from edgeq.benchmarks.feeding import Feeds, latency_feeds
 from edgeq.benchmarks.fresh_process import run_fresh
 from edgeq.benchmarks.latency import measure_latency
 from edgeq.benchmarks.load_time import load_time
-from edgeq.benchmarks.measurement import Measurement, Measurements
+from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.memory import peak_memory
-from edgeq.benchmarks.metric_info import DEVICE, RESOURCES
+from edgeq.benchmarks.metric_info import DEVICE, RESOURCES, resource
 from edgeq.benchmarks.metrics import default_metrics, get_metric
 from edgeq.benchmarks.options import BenchOptions, Part
 from edgeq.benchmarks.size import measure_size
@@ -162,7 +162,7 @@ def _add_placement(job: _Job, result: Measurements) -> None:
     from edgeq.targets.registry import get_target
 
     for name, value in get_target(target).shares(path).items():
-        result.add(Measurement(name, value, unit=RESOURCES[name].unit))
+        result.add(resource(name, value))
 
 
 def _add_latency(job: _Job, ours: Runner, theirs: Runner | None, feeds: Feeds, result: Measurements) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from edgeq.benchmarks.feeding import Feeds
-from edgeq.benchmarks.intervals import Estimate, Statistic, Times, block_bootstrap, first, median_ratio
+from edgeq.benchmarks.intervals import Statistic, Times, block_bootstrap, first, median_ratio
 from edgeq.benchmarks.measurement import Measurement
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import resource
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.machine import usable_cores
 from edgeq.progress import Progress
@@ -157,7 +157,13 @@ def _measurements(timing: Timing, detail: dict[str, Any], seed: int) -> list[Mea
     estimates = block_bootstrap(ours, theirs, statistics, seed=seed)
     references = _references(timing.baseline)
     return [
-        _measurement(name, estimate, references.get(name), _with_notes(name, timing, detail))
+        resource(
+            name,
+            estimate.value,
+            references.get(name),
+            interval=estimate.interval,
+            detail=_with_notes(name, timing, detail),
+        )
         for name, estimate in estimates.items()
     ]
 
@@ -167,22 +173,6 @@ def _references(baseline: Times | None) -> dict[str, float]:
         return {}
     percentiles = {name: float(np.percentile(baseline, percent)) for name, percent in _PERCENTILES.items()}
     return {**percentiles, "latency_mean": float(np.mean(baseline))}
-
-
-def _measurement(
-    name: str, estimate: Estimate, reference: float | None, detail: dict[str, Any]
-) -> Measurement:
-    info = RESOURCES[name]
-    return Measurement(
-        name,
-        estimate.value,
-        reference,
-        info.unit,
-        info.higher_is_better,
-        interval=estimate.interval,
-        interval_of="value",
-        detail=detail,
-    )
 
 
 def _with_notes(name: str, timing: Timing, detail: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from statistics import median
 
 from edgeq.benchmarks.fresh_process import ProcessRun
 from edgeq.benchmarks.measurement import Measurement
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import resource
 
 
 def load_time(runs: Sequence[ProcessRun], baseline: Sequence[ProcessRun] | None) -> Measurement:
     """Seconds, median over processes that have imported the runtime; the file is in the page cache."""
-    info = RESOURCES["load_time"]
     detail = {
         "processes": len(runs),
         "runs": [round(run.load, 6) for run in runs],
@@ -20,4 +19,4 @@ def load_time(runs: Sequence[ProcessRun], baseline: Sequence[ProcessRun] | None)
     }
     reference = None if baseline is None else median(run.load for run in baseline)
     value = median(run.load for run in runs)
-    return Measurement("load_time", value, reference, info.unit, info.higher_is_better, detail=detail)
+    return resource("load_time", value, reference, detail=detail)

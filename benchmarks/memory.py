@@ -7,7 +7,7 @@ from statistics import median
 
 from edgeq.benchmarks.fresh_process import ProcessRun
 from edgeq.benchmarks.measurement import Measurement
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import resource
 
 
 def peak_memory(runs: Sequence[ProcessRun], baseline: Sequence[ProcessRun] | None) -> list[Measurement]:
@@ -29,7 +29,6 @@ def _peaks(runs: Sequence[ProcessRun] | None) -> list[int] | None:
 
 
 def _measurement(name: str, values: list[int], reference: list[int] | None) -> Measurement:
-    info = RESOURCES[name]
     detail = {"processes": len(values), "runs": values}
     base = None if reference is None else float(median(reference))
-    return Measurement(name, float(median(values)), base, info.unit, info.higher_is_better, detail=detail)
+    return resource(name, float(median(values)), base, detail=detail)

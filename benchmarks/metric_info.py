@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import cast
+from typing import Any, cast
 
+from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metrics import METRIC_NAMES, get_metric
 from edgeq.benchmarks.units import Unit
 from edgeq.errors import ConfigError
@@ -64,6 +66,28 @@ RESOURCES: dict[str, MetricInfo] = {
         _share("cpu_share", "run on the CPU", higher_is_better=False),
     )
 }
+
+
+def resource(
+    name: str,
+    value: float,
+    baseline: float | None = None,
+    *,
+    interval: tuple[float, float] | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> Measurement:
+    """The measurement of a cost, with the unit and direction of its entry; ``interval`` is of the value."""
+    info = RESOURCES[name]
+    return Measurement(
+        name,
+        value,
+        baseline,
+        info.unit,
+        info.higher_is_better,
+        interval=interval,
+        detail=dict(detail or {}),
+    )
+
 
 # Only what has a device of its own, see ``DeviceRunner``.
 DEVICE = frozenset(name for name in RESOURCES if name.startswith(("device_", "speedup_fp")))

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgeq.benchmarks.measurement import Measurement
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import resource
 from edgeq.benchmarks.subject import Subject
 from edgeq.errors import ModelError
 
@@ -20,10 +20,7 @@ def measure_size(subject: Subject, baseline: Subject | None) -> Measurement:
     """
     sizes = file_sizes(subject)
     reference = None if baseline is None else sum(file_sizes(baseline).values())
-    info = RESOURCES["size"]
-    return Measurement(
-        "size", sum(sizes.values()), reference, info.unit, info.higher_is_better, detail={"files": sizes}
-    )
+    return resource("size", sum(sizes.values()), reference, detail={"files": sizes})
 
 
 def file_sizes(subject: Subject) -> dict[str, int]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeq.benchmarks.measurement import Measurement
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import resource
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.calibration.types import Arrays
 from edgeq.compiler.load import load
-from edgeq.compiler.model import save
+from edgeq.compiler.model import Model, save
 from edgeq.compiler.normalize import normalize
 from edgeq.compiler.quantize.dispatch import Request, quantize
 from edgeq.compiler.recipe import Recipe, Scheme
@@ -58,9 +58,10 @@ def compare(
         original /= MODEL_FILE
     with TemporaryDirectory(prefix="edgeq-engines-") as name, ExitStack() as stack:
         folders = {_OURS: folder}
-        for scheme in _FLOATS:
-            if original is not None and scheme != settings.scheme:
-                folders[scheme] = build_float(original, scheme, settings, Path(name) / scheme, progress)
+        if original is not None:
+            model = float_model(original)
+            for scheme in (scheme for scheme in _FLOATS if scheme != settings.scheme):
+                folders[scheme] = build_float(model, scheme, settings, Path(name) / scheme, progress)
         _wake_libraries(folder, feeds[0])
         opened = {key: stack.enter_context(_opened(place, feeds[0])) for key, place in folders.items()}
         runners = {key: runner for key, (runner, _) in opened.items()}
@@ -76,17 +77,21 @@ def compare(
     )
 
 
-def build_float(original: Path, scheme: Scheme, settings: Settings, folder: Path, progress: Progress) -> Path:
-    """Build ``original`` in ``scheme`` (fp16, fp32) into ``folder``, in all else like the artefact.
+def float_model(path: Path) -> Model:
+    """The float ONNX model at ``path`` as edgeq compiles it."""
+    return normalize(load(str(path))).model
+
+
+def build_float(model: Model, scheme: Scheme, settings: Settings, folder: Path, progress: Progress) -> Path:
+    """Build a :func:`float_model` in ``scheme`` (fp16, fp32) into ``folder``, in all else like the artefact.
 
     Raises:
         TargetError: the compiler refuses the model.
     """
     folder.mkdir()
     rules = capabilities(settings.options)
-    model = normalize(load(str(original))).model
-    float_model = quantize(Request(model, rules, Recipe(scheme=scheme), None, None, SilentProgress()))
-    cast, _ = cast_rest(float_model.model, float_model.plan, "fp16" if scheme == "fp16" else "fp32")
+    made = quantize(Request(model, rules, Recipe(scheme=scheme), None, None, SilentProgress()))
+    cast, _ = cast_rest(made.model, made.plan, "fp16" if scheme == "fp16" else "fp32")
     save(cast, folder / QDQ_MODEL)
     own = settings.model_copy(update={"scheme": scheme})
     build_engine(own.request(folder, engine=True), progress=progress)
@@ -96,17 +101,10 @@ def build_float(original: Path, scheme: Scheme, settings: Settings, folder: Path
 
 def memory_of(taken: dict[str, int]) -> Measurement:
     """Bytes of the GPU that the artefact takes, beside the FP32 engine."""
-    info = RESOURCES["device_memory"]
     against = taken.get("fp32")
     detail = {name: value for name, value in taken.items() if name != _OURS}
-    return Measurement(
-        "device_memory",
-        float(taken[_OURS]),
-        None if against is None else float(against),
-        info.unit,
-        info.higher_is_better,
-        detail=detail,
-    )
+    baseline = None if against is None else float(against)
+    return resource("device_memory", float(taken[_OURS]), baseline, detail=detail)
 
 
 @contextmanager

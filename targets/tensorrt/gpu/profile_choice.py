@@ -49,5 +49,5 @@ def _refused(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> DataEr
     ranges = " or ".join(f"{list(p[name].min)} to {list(p[name].max)}" for p in profiles)
     return DataError(
         f"The input {name!r} has the shape {list(shapes[name])}, and the engine was built for {ranges}.",
-        fix="Give inputs within, or compile with a wider range: -O dimension.NAME=1..64@8.",
+        fix="Give inputs within, or compile with a wider range: --dimension NAME=1..64@8.",
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.benchmarks.intervals import Estimate, Statistic, block_bootstrap, first, median_ratio
 from edgeq.benchmarks.measurement import Measurement
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import resource
 from edgeq.benchmarks.units import format_value
 from edgeq.targets.tensorrt.gpu.timing import Series
 from edgeq.targets.tensorrt.layers.evidence import PRODUCTS
@@ -35,7 +35,8 @@ def measurements(times: Times, seed: int) -> list[Measurement]:
     statistics: dict[str, Statistic] = {name: first(percent) for name, percent in _PERCENTILES.items()}
     estimates = block_bootstrap(times.ours.device, theirs.device, statistics, seed=seed)
     found = [_percentile(name, estimate, times, against) for name, estimate in estimates.items()]
-    return found + [_speedup(f"speedup_{name}", speedup(times, name, seed)) for name in times.floats]
+    speedups = {f"speedup_{name}": speedup(times, name, seed) for name in times.floats}
+    return found + [resource(name, e.value, interval=e.interval) for name, e in speedups.items()]
 
 
 def speedup(times: Times, precision: str, seed: int) -> Estimate:
@@ -104,23 +105,4 @@ def _percentile(name: str, estimate: Estimate, times: Times, against: Series | N
     if times.ours.device.size * (1 - percent / 100) < 1:
         detail["note"] = f"{times.ours.device.size} inferences are few for {name}: it is the slowest"
     reference = None if against is None else float(np.percentile(against.device, percent))
-    return _measurement(name, estimate, reference, detail)
-
-
-def _speedup(name: str, estimate: Estimate) -> Measurement:
-    return _measurement(name, estimate, None, {})
-
-
-def _measurement(
-    name: str, estimate: Estimate, reference: float | None, detail: dict[str, object]
-) -> Measurement:
-    info = RESOURCES[name]
-    return Measurement(
-        name,
-        estimate.value,
-        reference,
-        info.unit,
-        info.higher_is_better,
-        interval=estimate.interval,
-        detail=detail,
-    )
+    return resource(name, estimate.value, reference, interval=estimate.interval, detail=detail)

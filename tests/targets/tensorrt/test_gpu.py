@@ -22,7 +22,7 @@ from edgeq.targets.tensorrt.backend.packages import importable
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildReport, InputShapes
 from edgeq.targets.tensorrt.gpu import memory
 from edgeq.targets.tensorrt.gpu.built_for import check_built_for
-from edgeq.targets.tensorrt.gpu.compare import build_float
+from edgeq.targets.tensorrt.gpu.compare import build_float, float_model
 from edgeq.targets.tensorrt.gpu.device import Device, compute_capability, device, present, require
 from edgeq.targets.tensorrt.gpu.engine import describe_ports
 from edgeq.targets.tensorrt.gpu.execution import Execution
@@ -142,7 +142,7 @@ def test_shapes_outside_of_all_profiles_are_refused() -> None:
         choose_profile((SMALL,), {"x": (9, 4)})
     assert str(refused.value) == (
         "The input 'x' has the shape [9, 4], and the engine was built for [1, 4] to [8, 4]. Give inputs "
-        "within, or compile with a wider range: -O dimension.NAME=1..64@8."
+        "within, or compile with a wider range: --dimension NAME=1..64@8."
     )
 
 
@@ -327,7 +327,9 @@ except TargetError as error:
 @no_gpu
 def test_the_real_loader_says_in_one_sentence_what_the_runtime_refuses(tmp_path: Path) -> None:
     made = settings(sm=(86,), profiles=({"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))},))
-    folder = build_float(linear(tmp_path / "fp32.onnx"), "fp32", made, tmp_path / "made", SilentProgress())
+    folder = build_float(
+        float_model(linear(tmp_path / "fp32.onnx")), "fp32", made, tmp_path / "made", SilentProgress()
+    )
     ended = subprocess.run(
         [sys.executable, "-c", _LOAD, str(folder)], capture_output=True, check=True, text=True
     )
@@ -501,7 +503,7 @@ def test_an_engine_runs_is_timed_and_compared(backend: BackendName, tmp_path: Pa
     profile = {"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))}
     sm = () if backend == "tensorrt" else (require().sm,)
     like = settings(backend=backend, version="", scheme="fp32", sm=sm, profiles=(profile,))
-    folder = build_float(original, "fp32", like, tmp_path / "artefact", SilentProgress())
+    folder = build_float(float_model(original), "fp32", like, tmp_path / "artefact", SilentProgress())
     report = BuildReport(backend=backend, version="", engine_bytes=1, seconds=1, peak_mb=1, tables={})
     write_layers(folder, report, (), (), ())
     with EngineRunner(folder) as runner:

@@ -28,7 +28,7 @@ from edgeq.targets.base import DeviceReport, NodeResult
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 from edgeq.targets.tensorrt.backend.request import BuildReport, InputShapes
 from edgeq.targets.tensorrt.gpu import compare
-from edgeq.targets.tensorrt.gpu.compare import build_float, memory_of
+from edgeq.targets.tensorrt.gpu.compare import build_float, float_model, memory_of
 from edgeq.targets.tensorrt.gpu.runner import Timed
 from edgeq.targets.tensorrt.gpu.timing import BLOCKS, Series, block_size, time_engines
 from edgeq.targets.tensorrt.gpu.verdict import Times, findings, is_slower, measurements, suspects
@@ -283,7 +283,7 @@ def test_float_engines_are_built_like_the_artefact(tmp_path: Path) -> None:
         options=TensorRTOptions(precision="fp32"),
     )  # fmt: skip
     for scheme in ("fp16", "fp32"):
-        folder = build_float(original, scheme, like, tmp_path / scheme, SilentProgress())
+        folder = build_float(float_model(original), scheme, like, tmp_path / scheme, SilentProgress())
         assert (folder / "model.engine").stat().st_size > 1000
         assert Settings.read(folder) == like.model_copy(update={"scheme": scheme})
         weights = onnx.load(folder / "model.onnx").graph.initializer
@@ -341,7 +341,7 @@ def test_the_three_engines_are_built_opened_timed_and_judged(
         backend="tensorrt-rtx", version="", scheme="int8-static", sm=(86,), options=TensorRTOptions(),
         profiles=({"x": InputShapes(min=(1, 4), opt=(2, 4), max=(8, 4))},),
     )  # fmt: skip
-    folder = build_float(original, "fp32", like, tmp_path / "artefact", SilentProgress())
+    folder = build_float(float_model(original), "fp32", like, tmp_path / "artefact", SilentProgress())
     like.write(folder)
     report = BuildReport(
         backend="tensorrt-rtx", version="", engine_bytes=1, seconds=1.0, peak_mb=1.0, tables={}
