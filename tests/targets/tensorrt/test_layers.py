@@ -17,13 +17,14 @@ from edgeq.targets.base import NodeResult
 from edgeq.targets.tensorrt.backend.build import build_many
 from edgeq.targets.tensorrt.backend.request import BuildReport
 from edgeq.targets.tensorrt.layers.coverage import coverage, coverages
+from edgeq.targets.tensorrt.layers.evidence import rank
 from edgeq.targets.tensorrt.layers.file import read_layers, write_layers
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.parse import parse_table
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor
 from tests.support.tensorrt import needs_rtx, request
 from tests.support.tensorrt_models import GraphBuilder, planned
-from tests.support.tensorrt_ops import conv
+from tests.support.tensorrt_ops import attention, conv
 
 _AFTER = (
     "\n\nI/O Tensors:\n Name: x, IOMode: Input, DataType: Float\n\nEngine Metadata:\n Multi-Device: Disabled"
@@ -372,6 +373,23 @@ def _in_float(layer: Layer) -> Layer:
     return layer.model_copy(update=wide)
 
 
+def test_the_worst_of_several_layers_counts() -> None:
+    """A convolution that the compiler cut in two, of which it computes one part in float."""
+    b = GraphBuilder("int8", "fp16")
+    b.output(conv(b, "c1", b.quantized(b.input("x", [1, 16, 8, 8]))))
+    whole = parse_table(_text(_CONV), 86).layers[0]
+    wide = tuple(tensor.model_copy(update={"dtype": "Half"}) for tensor in whole.inputs)
+    part = whole.model_copy(update={"inputs": wide})
+    for layers in ((whole, part), (part, whole)):
+        found = _results([LayerTable(sm=86, layers=layers)], b.model(), planned(b.model(), "int8"))
+        assert (found["c1"].actual, found["c1"].missed) == ("fp16", True)
+
+
+def test_precisions_are_ranked_by_how_much_of_the_plan_they_keep() -> None:
+    ranks = [rank(actual) for actual in ("int4", "int8", "int8-weight", "fp16", "fp32", "unproven")]
+    assert ranks == sorted(set(ranks))
+
+
 @needs_rtx
 @pytest.mark.parametrize("side", ["inputs", "constants"])
 def test_one_float_operand_is_enough_to_miss(side: str, reports: list[BuildReport]) -> None:
@@ -382,6 +400,32 @@ def test_one_float_operand_is_enough_to_miss(side: str, reports: list[BuildRepor
     ]
     found = _results([LayerTable(sm=86, layers=tuple(layers))], _model(), planned(_model(), "int8"))
     assert (found["first"].actual, found["last"].actual) == ("fp32", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "actual"),
+    [
+        (("Int8", "Int8", "Half", "Int8"), "int8"),
+        (("Int8", "Int8", "Half", "Half"), "fp16"),
+        (("Half", "Half", "Half", "Int8"), "fp16"),
+    ],
+)
+def test_fused_attention_reads_every_rounded_operand_in_int8(inputs: tuple[str, ...], actual: str) -> None:
+    """Query, key, mask and value: one that comes in as a float leaves both products in float."""
+    b = GraphBuilder("int8", "fp16")
+    b.output(attention("qkvp", masked=True)(b, "main"))
+    model = b.model()
+    before = {"main_q_Q", "main_k_Q", "main_v_Q"}
+    layer = Layer(
+        name="_gemm_mha_v2_myl0_1",
+        kind="kgen",
+        inputs=tuple(LayerTensor(name="t", dtype=dtype, shape=(1, 12, 64, 32)) for dtype in inputs),
+        constants=(),
+        outputs=(LayerTensor(name="y", dtype="Half", shape=(1, 12, 64, 32)),),
+        nodes=tuple(node.name for node in model.graph.node if node.name not in before),
+    )
+    found = _results([LayerTable(sm=86, layers=(layer,))], model, planned(model, "int8"))
+    assert (found["main_scores"].actual, found["main"].actual) == (actual, actual)
 
 
 @pytest.mark.parametrize(("columns", "actual"), [(96, "int4"), (95, "fp16")])

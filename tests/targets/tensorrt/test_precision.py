@@ -247,7 +247,11 @@ def test_sums_of_squares_do_not_overflow(tmp_path: Path) -> None:
     x = random(2, 8, 32, scale=400)
     exact, half, cast = compared(normalized_by_hand(), tmp_path, {"x": x})
     assert sqnr(exact, half) > 45
-    assert by_name(cast)["product"].outputs[0].dtype == HALF
+    nodes = by_name(cast)
+    assert nodes["product"].outputs[0].dtype == HALF
+    # ONNX Runtime computes them in float32 whatever their type is, so that the numbers do not tell.
+    wide = {nodes[name].outputs[0].dtype for name in ("squares", "mean", "epsilon", "root")}
+    assert wide == {ir.DataType.FLOAT}
 
 
 def test_an_epsilon_that_float16_has_not_is_kept(tmp_path: Path) -> None:
