@@ -259,6 +259,22 @@ def test_an_epsilon_that_float16_has_not_is_kept(tmp_path: Path) -> None:
     assert np.array_equal(half, np.zeros_like(half)), "0 / 0 without it"
 
 
+def test_a_number_that_float16_would_make_0_keeps_its_node_in_float32() -> None:
+    """Among many weights a vanishing one is no loss."""
+    nodes = [
+        node("Relu", ["x"], ["r"], name="relu"),
+        node("Add", ["r", "epsilon"], ["a"], name="safe"),
+        node("Mul", ["a", "weights"], ["y"], name="scaled"),
+    ]
+    weights = np.array([1e-9, 1, 2, 3], np.float32)
+    model = build(nodes, {"x": ("f", [4, 4])}, {"epsilon": np.array(1e-9, np.float32), "weights": weights})
+    cast, notes = cast_rest(model, NOTHING, "fp16")
+    found = by_name(cast)
+    types = {name: found[name].outputs[0].dtype for name in ("relu", "safe", "scaled")}
+    assert types == {"relu": HALF, "safe": ir.DataType.FLOAT, "scaled": HALF}
+    assert notes == ("1 node stays in float32 beside fp16: 1 Add.",)
+
+
 def test_constants_beyond_the_range_keep_their_node_in_float32(tmp_path: Path) -> None:
     exact, half, cast = compared(overflowing(), tmp_path, {"x": random(4, 16)})
     assert sqnr(exact, half) > 50
