@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.normalize.editing import add_constant, dims, is_constant
+from edgeq.compiler.subgraphs import has_subgraphs
 
 # Elements of a folded tensor that is larger than the constants that disappear with it.
 SIZE_LIMIT = 1 << 14
@@ -93,7 +94,7 @@ def _candidates(graph: ir.Graph) -> list[ir.Node]:
 def _can_fold(node: ir.Node, known: set[ir.Value]) -> bool:
     if node.domain or node.op_type in _NEVER or not node.inputs:
         return False
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if has_subgraphs(node):
         return False
     if not all(v is None or v in known or is_constant(v) for v in node.inputs):
         return False

@@ -6,6 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from edgeq.compiler.normalize.editing import is_constant
+from edgeq.compiler.subgraphs import has_subgraphs
 
 # Constants that inference looks into are shapes, axes and the like.
 _DATA_LIMIT = 64
@@ -15,7 +16,7 @@ _FAILURES = (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, onnx.ch
 def infer_node(node: ir.Node, opset: int) -> list[tuple[ir.Value, ir.Shape]]:
     """Shapes of the node's outputs, as far as ONNX finds them from its inputs' present types."""
     types = {v.name or "": _type(v) for v in node.inputs if v is not None}
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if has_subgraphs(node):
         return []
     known = {name: kind for name, kind in types.items() if kind is not None}
     if len(known) < len(types):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant, rank_of
+from edgeq.compiler.subgraphs import subgraphs
 
 Indices = npt.NDArray[np.int64]
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -178,7 +179,7 @@ def grouped_weights(node: ir.Node, weights: npt.NDArray[Any]) -> npt.NDArray[Any
 
 def _read_inside(node: ir.Node) -> list[ir.Value]:
     """What the subgraphs of a node read."""
-    graphs = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
+    graphs = subgraphs(node)
     inner = [n for graph in graphs for n in graph.all_nodes()]
     values = [v for n in inner for v in n.inputs] + [v for graph in graphs for v in graph.outputs]
     return [value for value in values if value is not None]

@@ -21,6 +21,7 @@ from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.walk import computes_floats
 from edgeq.compiler.recipe import Precision, Recipe
+from edgeq.compiler.subgraphs import has_subgraphs
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
@@ -81,10 +82,7 @@ class _Precisions:
         return NodePlan(name, node.op_type, "fp16", reason, True)
 
     def _refusal(self, node: ir.Node, *, forced: bool) -> str | None:
-        if any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        ):
+        if has_subgraphs(node):
             return "control flow keeps float32 at its borders"
         if node.graph is not self.state.model.graph:
             return "it is in a branch or loop body, which keep float32"

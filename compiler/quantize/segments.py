@@ -16,6 +16,7 @@ import onnxruntime as ort
 from edgeq.calibration.runtime import RUNTIME_ERRORS, one_sentence
 from edgeq.calibration.types import Array
 from edgeq.compiler.quantize.simulation import session_options
+from edgeq.compiler.subgraphs import subgraphs
 from edgeq.errors import InternalError
 
 Batch = dict[str, Array]
@@ -120,11 +121,7 @@ class SegmentedRun:
 def _reads(node: ir.Node) -> list[ir.Value]:
     """Everything that the node reads from its own graph, also from inside its subgraphs."""
     values = [value for value in node.inputs if value is not None]
-    for attr in node.attributes.values():
-        if attr.type == ir.AttributeType.GRAPH:
-            values.extend(_free_values(attr.as_graph()))
-        elif attr.type == ir.AttributeType.GRAPHS:
-            values.extend(value for graph in attr.as_graphs() for value in _free_values(graph))
+    values.extend(value for graph in subgraphs(node) for value in _free_values(graph))
     return values
 
 

@@ -62,12 +62,11 @@ def quantize_static(
     reporter = progress or SilentProgress()
     prepared = prepare(model, capabilities, recipe)
     plan = make_plan(prepared, capabilities, recipe)
-    evened = _equalize(prepared, plan, capabilities, recipe, data, threads, reporter)
-    if evened:
-        plan = make_plan(prepared, capabilities, recipe)
-    smoothed = _smooth(prepared, plan, capabilities, recipe, data, threads, reporter)
-    if smoothed:
-        plan = make_plan(prepared, capabilities, recipe)
+    notes: list[str] = []
+    for rescale in (_equalize, _smooth):
+        if done := rescale(prepared, plan, capabilities, recipe, data, threads, reporter):
+            plan = make_plan(prepared, capabilities, recipe)
+            notes += done
     layers = find_layers(prepared.ir.graph, plan, capabilities)
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         path = Path(folder) / "float.onnx"
@@ -76,8 +75,8 @@ def quantize_static(
         sketches = run.calibrate(list(plan.activations), recipe.calibration_samples)
         shifted = give_zero_points(prepared.ir.graph, plan, capabilities, sketches)
         if shifted:
-            smoothed = [*smoothed, zero_points_note(shifted, len(plan.activations))]
-        builder = _Builder(prepared, plan, capabilities, recipe, sketches, [*evened, *smoothed])
+            notes.append(zero_points_note(shifted, len(plan.activations)))
+        builder = _Builder(prepared, plan, capabilities, recipe, sketches, notes)
         corrected = correctable(layers) if recipe.bias_correction else []
         recorded = _record(run, recipe, corrected, sketches, prepared)
         method = _method(builder, recorded, Path(folder), threads, reporter)
@@ -94,11 +93,7 @@ def quantize_static(
                 reporter,
                 in_float=capabilities.simulate_in_float,
             )
-    absorb(built.model, shifted, capabilities, recipe, built.activations, built.constants)
-    scale_results(built.model.ir, plan, capabilities, recipe, built.activations, built.constants)
-    plan.activations.update({name: params.spec for name, params in built.activations.items()})
-    params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
-    return Quantized(built.model, plan, params, tuple(builder.notes))
+    return builder.finish(built, shifted)
 
 
 def _equalize(
@@ -185,6 +180,15 @@ class _Builder:
         )
         insert_qdq(result, self.plan, self.capabilities, self.recipe, activations, constants)
         return _Built(result, activations, constants)
+
+    def finish(self, built: _Built, shifted: Sequence[str]) -> Quantized:
+        """What is done once, to the chosen model: zero points (``shifted``) and results' scales moved."""
+        tensors = (built.activations, built.constants)
+        absorb(built.model, shifted, self.capabilities, self.recipe, *tensors)
+        scale_results(built.model.ir, self.plan, self.capabilities, self.recipe, *tensors)
+        self.plan.activations.update({name: params.spec for name, params in built.activations.items()})
+        params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
+        return Quantized(built.model, self.plan, params, tuple(self.notes))
 
 
 def _method(

@@ -15,6 +15,7 @@ from edgeq.compiler.plan import Precision as Planned
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.recipe import Precision, Recipe
+from edgeq.compiler.subgraphs import has_subgraphs
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
@@ -97,6 +98,6 @@ def offered(handlers: Handlers, op_types: Collection[str]) -> dict[str, Handler]
 
 def computes_floats(node: ir.Node) -> bool:
     """Whether a float comes out of ``node`` or of a subgraph of it; unknown types count as floats."""
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if has_subgraphs(node):
         return True
     return any(output.dtype is None or output.dtype.is_floating_point() for output in node.outputs)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgeq.compiler.quantize.fp16_types import takes_half
 from edgeq.compiler.quantize.narrowing import FLOAT, NarrowConstants, is_float_constant
+from edgeq.compiler.subgraphs import has_subgraphs
 
 # Their results leave the range of float16 at ordinary inputs.
 _OVERFLOWS = frozenset(
@@ -24,18 +25,10 @@ _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape"})
 _NO_BFLOAT16 = frozenset({"Celu", "ConvTranspose", "GRU", "HardSwish", "Mish", "Shrink"})
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _ANGLES = frozenset({"Sin", "Cos"})
-_DATA = frozenset(
-    {
-        "Attention",
-        "Conv",
-        "Gather",
-        "Gemm",
-        "LayerNormalization",
-        "RMSNormalization",
-        "Softmax",
-        *_QUANTIZATION,
-    }
-)
+# They compute with data, whatever they read.
+_DATA = _QUANTIZATION | {
+    "Attention", "Conv", "Gather", "Gemm", "LayerNormalization", "RMSNormalization", "Softmax"
+}  # fmt: skip
 
 Reasons = dict[ir.Node, str]
 
@@ -57,13 +50,13 @@ def float_parts(model: ir.Model, dtype: ir.DataType, constants: NarrowConstants)
 
 
 def _has_floats(node: ir.Node) -> bool:
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if has_subgraphs(node):
         return True
     return any(value is not None and value.dtype == FLOAT for value in (*node.inputs, *node.outputs))
 
 
 def _why_not_border(node: ir.Node) -> str | None:
-    if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+    if has_subgraphs(node):
         return "control flow keeps float32 at its borders"
     return None
 

@@ -57,10 +57,9 @@ def compute_capabilities(options: TensorRTOptions) -> tuple[int, ...]:
 
 def _own_sm() -> int | None:
     """The compute capability of the GPU of this machine, times ten; None without one."""
-    from edgeq.targets.tensorrt.gpu.device import device
+    from edgeq.targets.tensorrt.gpu.device import compute_capability
 
-    gpu = device()
-    return None if gpu is None else gpu.sm
+    return compute_capability()
 
 
 def _refuse_classic(options: TensorRTOptions, own: int | None) -> None:
