@@ -15,12 +15,15 @@ from edgeq.targets.openvino.convert import prepare, write_ir
 from edgeq.targets.openvino.files import MODEL, WEIGHTS
 from edgeq.targets.openvino.options import OpenVINOOptions
 from edgeq.targets.openvino.prove import prove
-from edgeq.targets.openvino.session import properties
+from edgeq.targets.openvino.session import properties, refuse_missing
 from edgeq.targets.openvino.settings import Settings
 from edgeq.targets.reference import REFERENCE, save_evidence
 
 PROVED_BY = "the OpenVINO runtime"
 RANDOM_SAMPLES = 2
+_THROUGHPUT = (
+    "mode=throughput serves several requests beside each other; latencies here are of one at a time."
+)
 
 
 def build(job: BuildJob, folder: Path) -> BuildResult:
@@ -33,6 +36,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     import openvino
 
     options = cast(OpenVINOOptions, job.options)
+    refuse_missing(options.precision)
     inputs = job.model.inputs
     refuse_unknown(dynamic_dimensions(job.model), options.dimensions)
     reference, notes = prepare(job.model, job.plan, options.rest_of(job.recipe.scheme))
@@ -50,11 +54,13 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     with job.progress.task("Verifying the model"):
         checks = tuple(prove(folder, job.threads))
     refuse_failed(checks, "OpenVINO model", "-O precision=f32")
+    if options.mode == "throughput":
+        notes = (*notes, _THROUGHPUT)
     return BuildResult(files, _load_hints(settings, job.threads), notes, evidence, checks, PROVED_BY)
 
 
 def _load_hints(settings: Settings, threads: int | None) -> dict[str, Any]:
-    config = properties(settings.options, threads, settings.scheme)
+    config = properties(settings.options, threads)
     return {
         "model": MODEL,
         "weights": WEIGHTS,

@@ -16,7 +16,7 @@ from edgeq.errors import TargetError
 from edgeq.targets.dimensions import Dimension, dynamic_axes
 from edgeq.targets.openvino.files import MODEL, WEIGHTS
 from edgeq.targets.openvino.float_weights import round_to_half, store_exact_halves
-from edgeq.targets.openvino.names import name_layers
+from edgeq.targets.openvino.names import is_anonymous, made_for, name_layers
 from edgeq.targets.openvino.options import Rest
 from edgeq.targets.openvino.session import explain, read_model
 
@@ -99,11 +99,22 @@ def _simplify(network: Any) -> None:
 
 
 def _name_anonymous(network: Any) -> None:
-    """Number the layers of each type: OpenVINO's own numbers count what the process has made before."""
-    taken = {layer.get_friendly_name() for layer in network.get_ordered_ops()}
-    for index, layer in enumerate(network.get_ordered_ops()):
-        kind = layer.get_type_name()
-        number = layer.get_friendly_name().removeprefix(f"{kind}_")
-        if number.isdigit() and number != layer.get_friendly_name():
-            name = f"{kind}_{index}"
-            layer.set_friendly_name(name if name not in taken else f"{name}_{index}")
+    """Name layers that OpenVINO has numbered after the layer that reads them, which an ONNX node has named.
+
+    OpenVINO's own numbers count what the process has made before: files would differ.
+    """
+    owners: dict[str, str] = {}
+    layers = network.get_ordered_ops()
+    for index, layer in reversed(list(enumerate(layers))):
+        kind, name = layer.get_type_name(), layer.get_friendly_name()
+        if not is_anonymous(name, kind):
+            owners[name] = name
+            continue
+        readers = [
+            target.get_node().get_friendly_name()
+            for port in layer.outputs()
+            for target in port.get_target_inputs()
+        ]
+        owner = next((owners[reader] for reader in readers if reader in owners), "")
+        layer.set_friendly_name(made_for(owner, kind, index))
+        owners[layer.get_friendly_name()] = owner

@@ -9,13 +9,16 @@ import onnx_ir as ir
 
 # OpenVINO separates the names of the layers that a kernel computes by commas.
 _SEPARATOR = ","
+# A name of the form that OpenVINO gives to layers that have none.
+_NUMBERED = re.compile(r"[A-Z]\w*_\d+")
 # What its transformations append to the names of the layers that they split or move.
-_APPENDED = re.compile(r"(_original|/WithoutBiases|/Dequantization\w*|/transpose_[ab])$")
+_APPENDED = re.compile(r"(_original|/WithoutBiases|/Dequantization\w*|/transpose_[ab]|/made:\w+)$")
 
 
 def layer_name(name: str) -> str:
     """The name that the ONNX node ``name`` has in the IR."""
-    return name.replace(_SEPARATOR, ";")
+    plain = name.replace(_SEPARATOR, ";")
+    return f"onnx/{plain}" if _NUMBERED.fullmatch(plain) else plain
 
 
 def name_layers(model: ir.Model) -> None:
@@ -26,13 +29,23 @@ def name_layers(model: ir.Model) -> None:
 
 def names_of(node: ir.Node) -> Iterator[str]:
     """The names under which OpenVINO may list ``node``: its own, or those of the outputs that it writes."""
-    yield layer_name(node.name or "")
+    yield node.name or ""
     for output in node.outputs:
-        yield layer_name(output.name or "")
+        yield output.name or ""
+
+
+def is_anonymous(name: str, kind: str) -> bool:
+    """Whether OpenVINO has made up ``name`` for a layer of the type ``kind``."""
+    return _NUMBERED.fullmatch(name) is not None and name.startswith(f"{kind}_")
+
+
+def made_for(owner: str, kind: str, number: int) -> str:
+    """The name of an anonymous layer that was made for the layer ``owner``."""
+    return f"{owner}/made:{kind}_{number}"
 
 
 def originals(text: str) -> Iterator[str]:
-    """The layer names in ``originalLayersNames``, as they are and without what OpenVINO appends."""
+    """The layer names in ``originalLayersNames``, as they are and without what was appended to them."""
     for part in text.split(_SEPARATOR):
         yield part
         while (shorter := _APPENDED.sub("", part)) != part:

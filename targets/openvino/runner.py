@@ -11,7 +11,7 @@ from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError, UsageError
 from edgeq.targets.inputs import check_inputs
 from edgeq.targets.openvino.files import MODEL
-from edgeq.targets.openvino.session import compile_model, explain, properties
+from edgeq.targets.openvino.session import compile_model, explain, properties, refuse_missing
 from edgeq.targets.openvino.settings import Settings
 
 
@@ -29,7 +29,8 @@ class OpenVINORunner:
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads cannot run anything.", fix="Give 1 or more threads.")
         settings = Settings.read(folder)
-        config = properties(settings.options, threads, settings.scheme)
+        refuse_missing(settings.options.precision)
+        config = properties(settings.options, threads)
         self._model: Any = compile_model(folder / MODEL, config)
         self._request: Any = self._model.create_infer_request()
         self._inputs = [_spec(port) for port in self._model.inputs]

@@ -9,8 +9,28 @@ from edgeq.errors import ModelError, TargetError
 from edgeq.targets.onnxruntime.session import usable_cpus
 from edgeq.targets.openvino.options import OpenVINOOptions
 
+# Inference precision → what OpenVINO calls a CPU that has it. It computes in f32, silently, on others.
+_NEEDS = {"bf16": "BF16", "f16": "FP16"}
 
-def properties(options: OpenVINOOptions, threads: int | None, scheme: str) -> dict[str, Any]:
+
+def refuse_missing(precision: str) -> None:
+    """Refuse an inference precision that this CPU has not.
+
+    Raises:
+        TargetError: OpenVINO would compute in f32 instead.
+    """
+    import openvino
+
+    if precision not in _NEEDS:
+        return
+    if _NEEDS[precision] not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise TargetError(
+            f"This CPU has no {precision} arithmetic: OpenVINO would compute in f32 without a word.",
+            fix="Use -O precision=f32 here.",
+        )
+
+
+def properties(options: OpenVINOOptions, threads: int | None) -> dict[str, Any]:
     """What a model is compiled with; ``threads`` None uses every CPU that this process may run on."""
     found: dict[str, Any] = {
         "PERFORMANCE_HINT": options.mode.upper(),

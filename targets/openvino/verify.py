@@ -29,8 +29,8 @@ _FAMILIES = {
     "Gemm": frozenset({"FullyConnected", "MatMul"}),
     "MatMul": frozenset({"FullyConnected", "MatMul"}),
     "Einsum": frozenset({"FullyConnected", "MatMul"}),
-    "LSTM": frozenset({"LSTMSeq", "LSTMCell", "TensorIterator"}),
-    "GRU": frozenset({"GRUSeq", "GRUCell", "TensorIterator"}),
+    "LSTM": frozenset({"RNNSeq", "RNNCell", "TensorIterator"}),
+    "GRU": frozenset({"RNNSeq", "RNNCell", "TensorIterator"}),
     "RNN": frozenset({"RNNSeq", "RNNCell", "TensorIterator"}),
 }
 _FLOATS = ("fp32", "fp16", "bf16", "fp16-weight")
@@ -48,7 +48,7 @@ def verify(folder: Path, plan: Plan) -> list[NodeResult]:
         TargetError: OpenVINO cannot compile the model.
     """
     settings = Settings.read(folder)
-    compiled = compile_model(folder / MODEL, properties(settings.options, 1, settings.scheme))
+    compiled = compile_model(folder / MODEL, properties(settings.options, 1))
     lookup = _Lookup(kernels(compiled), _nodes(folder / REFERENCE), StoredWeights(folder / MODEL))
     return [lookup.result(node) for node in plan.nodes.values()]
 
