@@ -153,7 +153,8 @@ def compile_command(
         typer.Option(
             "--no-smoothing",
             rich_help_panel=QUANTIZATION,
-            help="int8-static without moving outlier channels of activations into the weights.",
+            help="int8-static without evening out the channels of activations and moving outliers into the "
+            "weights.",
         ),
     ] = False,
     saturating: Annotated[

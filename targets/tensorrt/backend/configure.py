@@ -19,6 +19,8 @@ def configure(trt: Any, builder: Any, request: BuildRequest, sm: tuple[int, ...]
     config = builder.create_builder_config()
     # Only then the layer table names types and ONNX nodes.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # On by default: "float32" products would then keep 10 bits of their factors, which no check here sees.
+    config.clear_flag(trt.BuilderFlag.TF32)
     _set_capabilities(trt, config, sm, heard)
     for profile in _profiles(builder, request, heard):
         if config.add_optimization_profile(profile) < 0:
