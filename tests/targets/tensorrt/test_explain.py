@@ -99,6 +99,10 @@ def shaped(g: QDQ) -> str:
     return g.op("Reshape", [rows(g), g.input("shape", 2, dtype=np.int64)], "r")
 
 
+def strings(g: QDQ) -> str:
+    return g.op("Identity", [g.input("x", 2, dtype=np.object_)], "node")
+
+
 def external(file: str) -> Make:
     """Weights that another file should hold."""
 
@@ -136,6 +140,7 @@ CASES: dict[str, tuple[Make, type, tuple[int, ...], str, str]] = {
     "custom_op": (single("Mine", "com.acme"), F32, (86,), "Mine 'node': .* no such op", "other ONNX ops"),
     "nbits": (nbits, F32, (86,), "MatMulNBits 'nb'", "block_size"),
     "string": (single("Cast", to=TensorProto.STRING), F32, (86,), "'node': it casts", "Leave this part"),
+    "strings": (strings, F32, (86,), "of a type that TensorRT has not, such as strings", "Leave this part"),
     "cycle": (lambda g: g.op("Add", [rows(g), "nowhere"], "r"), F32, (86,), "it reads a value", "checker"),
     "no_profile": (lambda g: g.op("Relu", [g.input("x", "n", 8)], "r"), F32, (86,), "dynamic", "--dimen"),
     "shape_input": (shaped, F32, (86,), "is itself a shape", "constant"),
@@ -212,6 +217,14 @@ def test_silence_and_unknown_texts_are_shown_as_they_are(tmp_path: Path) -> None
     texts = [Message(severity="error", text=text) for text in ("one.", "two", "one.")]
     warning = Message(severity="warning", text="Non-zero zero point is not supported")
     assert explain(asked, (warning, *texts)).what.endswith("m.onnx: one; two.")
+
+
+def test_the_more_telling_error_is_the_explanation(tmp_path: Path) -> None:
+    """Whatever the order in which the compiler says them."""
+    texts = ("no optimization profile has been defined", "Non-zero zero point is not supported")
+    for order in (texts, texts[::-1]):
+        messages = [Message(severity="error", text=text) for text in order]
+        assert explain(request(tmp_path / "m.onnx"), messages).what.endswith("its zero point is not 0.")
 
 
 def test_places_in_the_compilers_sources_are_left_out() -> None:

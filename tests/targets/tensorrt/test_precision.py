@@ -23,6 +23,7 @@ from edgeq.targets.tensorrt.backend.build import build_many
 from edgeq.targets.tensorrt.backend.request import BuildReport
 from edgeq.targets.tensorrt.capabilities import capabilities
 from edgeq.targets.tensorrt.layers.parse import parse_table
+from edgeq.targets.tensorrt.magnitudes import too_large
 from edgeq.targets.tensorrt.options import TensorRTOptions
 from edgeq.targets.tensorrt.precision import cast_rest
 from tests.support.static_models import Samples
@@ -293,6 +294,16 @@ def test_samples_show_what_overflows() -> None:
     }
     assert notes == ("2 nodes stay in float32 beside fp16: 2 Mul.",)
     assert cast_rest(perceptron(), NOTHING, "fp16", [{"x": random(1, 3, 8, 8)}])[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("largest", "found"),
+    [(30_000, set()), (40_000, {"y"}), (-40_000, set()), (-70_000, {"y"}), (np.inf, set())],
+)
+def test_twice_what_samples_show_must_fit(largest: float, found: set[str]) -> None:
+    """Above 0; below there are masks, which are as large by intention."""
+    model = build([node("Identity", ["x"], ["y"], name="idle")], {"x": ("f", [1, 2])}, {})
+    assert too_large(model, [{"x": np.array([[1, largest]], np.float32)}]) == found
 
 
 def test_a_mask_is_no_overflow() -> None:
