@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from types import MappingProxyType
 from typing import Any
 
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.node import OnnxNode
+from edgeq.targets.coreml.registered import collect
 
 # A handler returns the outputs: MIL variables, or numpy arrays where the result is a constant. A single
 # output may be returned bare. Outputs that nobody wants may be None.
@@ -32,20 +31,8 @@ _FAMILIES = (
     "shape",
 )
 
-
-def _collect() -> Mapping[str, Handler]:
-    table: dict[str, Handler] = {}
-    for family in _FAMILIES:
-        handlers = import_module(f"edgeq.targets.coreml.ops.{family}").HANDLERS
-        twice = set(table) & set(handlers)
-        if twice:
-            raise RuntimeError(f"two handlers for {sorted(twice)}")
-        table.update(handlers)
-    return MappingProxyType(table)
-
-
 # "Relu", or "com.microsoft.MatMulNBits" for other domains.
-HANDLERS: Mapping[str, Handler] = _collect()
+HANDLERS: Mapping[str, Handler] = collect("edgeq.targets.coreml.ops", _FAMILIES, "HANDLERS")
 
 
 def op_key(domain: str, op_type: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from types import MappingProxyType
 
 from edgeq.targets.coreml.interpreter.call import Kernel
+from edgeq.targets.coreml.registered import collect
 
 _MODULES = (
     "activation",
@@ -31,16 +30,4 @@ _MODULES = (
     "spatial",
 )
 
-
-def _collect() -> Mapping[str, Kernel]:
-    table: dict[str, Kernel] = {}
-    for module in _MODULES:
-        kernels = import_module(f"edgeq.targets.coreml.interpreter.kernels.{module}").KERNELS
-        twice = set(table) & set(kernels)
-        if twice:
-            raise RuntimeError(f"two kernels for {sorted(twice)}")
-        table.update(kernels)
-    return MappingProxyType(table)
-
-
-KERNELS: Mapping[str, Kernel] = _collect()
+KERNELS: Mapping[str, Kernel] = collect("edgeq.targets.coreml.interpreter.kernels", _MODULES, "KERNELS")

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.tensors import scalar
+from edgeq.targets.coreml.ops.window_pads import halves, pad_arguments
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def conv(node: OnnxNode) -> Var:
         strides=window.strides,
         dilations=window.dilations,
         groups=node.attribute("group", 1),
-        **_padding(_conv_pads(node, window)),
+        **pad_arguments(_conv_pads(node, window)),
     )
 
 
@@ -94,18 +95,7 @@ def _conv_pads(node: OnnxNode, window: _Window) -> list[tuple[int, int]]:
             node.refuse(f"auto_pad={mode} with stride {stride} depends on a dynamic size", _DYNAMIC_FIX)
         steps = 0 if size is None else (-(-size // stride) - 1) * stride - size + 1
         totals.append(max(0, steps + extent - 1))
-    return [_halves(total, upper=mode == "SAME_UPPER") for total in totals]
-
-
-def _halves(total: int, *, upper: bool) -> tuple[int, int]:
-    """Split a padding; the odd element goes to the end for SAME_UPPER, to the beginning otherwise."""
-    small = total // 2
-    return (small, total - small) if upper else (total - small, small)
-
-
-def _padding(pads: list[tuple[int, int]]) -> dict[str, Any]:
-    flat = [amount for pair in pads for amount in pair]
-    return {"pad_type": "custom", "pad": flat} if any(flat) else {"pad_type": "valid"}
+    return [halves(total, upper=mode == "SAME_UPPER") for total in totals]
 
 
 def _with_bias(node: OnnxNode, build: Any, **arguments: Any) -> Var:
@@ -139,7 +129,7 @@ def conv_transpose(node: OnnxNode) -> Var:
         strides=window.strides,
         dilations=window.dilations,
         groups=node.attribute("group", 1),
-        **_padding([(before, max(0, after)) for before, after in pads]),
+        **pad_arguments([(before, max(0, after)) for before, after in pads]),
     )
     if not any(missing):
         return _with_bias(node, builder().conv_transpose, **arguments)
@@ -185,7 +175,7 @@ def _pads_for_shape(
         # up to one stride more than the kernels reach belongs to the same input size, as output_padding does
         if total < 0 and (wanted is None or total <= -stride):
             node.refuse("its output is asked to be larger than strides, kernel and output_padding make it")
-        before, after = _halves(max(0, total), upper=mode == "SAME_UPPER")
+        before, after = halves(max(0, total), upper=mode == "SAME_UPPER")
         pads.append((before, after - extra[axis] + min(0, total)))
     return pads
 

@@ -9,6 +9,7 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.targets.coreml.frontend.limits import MAX_RANK
 from edgeq.targets.coreml.frontend.node import OnnxNode
+from edgeq.targets.coreml.ops.window_pads import halves
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,7 @@ def _same(node: OnnxNode, window: Window, mode: str) -> Window:
     total = ((window.size - 1) // window.stride) * window.stride + window.kernel - window.size
     if total < 0:
         node.refuse(f"auto_pad={mode} with strides larger than the kernel (it would crop)")
-    smaller = total // 2
-    before = smaller if mode == "SAME_UPPER" else total - smaller
-    return _with_pads(window, before, total - before)
+    return _with_pads(window, *halves(total, upper=mode == "SAME_UPPER"))
 
 
 def _ceil_extra(node: OnnxNode, window: Window) -> int:

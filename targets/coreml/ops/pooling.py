@@ -18,6 +18,7 @@ from edgeq.targets.coreml.frontend.limits import MAX_RANK
 from edgeq.targets.coreml.frontend.node import OnnxNode, Var
 from edgeq.targets.coreml.ops.pool_window import Window, windows
 from edgeq.targets.coreml.ops.tensors import scalar
+from edgeq.targets.coreml.ops.window_pads import pad_arguments
 from edgeq.targets.coreml.toolkit import builder
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def max_pool(node: OnnxNode) -> list[Var | None]:
 
 
 def _arguments(axes: Sequence[Window]) -> dict[str, Any]:
-    pads = [pad for axis in axes for pad in (axis.before, axis.after + axis.extra)]
-    padding: dict[str, Any] = {"pad_type": "custom", "pad": pads} if any(pads) else {"pad_type": "valid"}
+    padding = pad_arguments((axis.before, axis.after + axis.extra) for axis in axes)
     sizes = {"kernel_sizes": [axis.kernel for axis in axes], "strides": [axis.stride for axis in axes]}
     return {**sizes, **padding}
 
