@@ -60,7 +60,8 @@ def can_have_zero_point(value: ir.Value, plan: Plan, capabilities: Capabilities)
 
 def _one_sided(sketch: Sketch) -> bool:
     low, high = min(float(sketch.min), 0.0), max(float(sketch.max), 0.0)
-    return high - low <= LARGEST_SHARE * 2 * max(high, -low)
+    # What is 0 on all data has no range, and a step of 1: its shift would only swamp the biases.
+    return 0 < high - low <= LARGEST_SHARE * 2 * max(high, -low)
 
 
 def _can_shift(value: ir.Value, plan: Plan) -> bool:

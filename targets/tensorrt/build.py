@@ -35,6 +35,10 @@ from edgeq.targets.tensorrt.profiles import make_profiles
 from edgeq.targets.tensorrt.settings import Settings
 
 PROVED_BY = "the compiler's layer table; numbers of the quantized model in ONNX Runtime CPU, not the engine's"
+_UNCHECKED = (
+    "No data was given, so nothing says whether float16 holds the numbers of this model: give calibration or "
+    "evaluation data."
+)
 # Samples whose sizes the optimization profile is derived from, where the user gave none.
 PROFILE_SAMPLES = 300
 # What a linter's finding of these outcomes would make of the build: no engine, or one that computes nonsense.
@@ -135,6 +139,8 @@ def _write_models(job: BuildJob, folder: Path) -> tuple[Model, tuple[str, ...]]:
     clean = _clean(job.model)
     model, notes = cast_rest(clean, job.plan, precision, job.samples)
     save(model, folder / QDQ_MODEL)
+    if precision == "fp16" and not job.samples:
+        notes = (*notes, _UNCHECKED)
     if precision != "bf16":
         return model, notes
     save(clean, folder / REFERENCE_MODEL)

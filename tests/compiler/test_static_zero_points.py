@@ -73,6 +73,11 @@ def test_shifted_activations_compute_what_zero_points_do() -> None:
     assert all(p.spec.symmetric for n, p in result.params.items() if n in ("x", "r"))
 
 
+def test_what_is_always_zero_stays() -> None:
+    result = quantized(conv_relu_conv([0, 0, 0, 0]), np.zeros((4, 3, 8, 8), np.float32))
+    assert "x_shifted" not in shifted(result)
+
+
 def test_padding_stays_with_symmetric_activations_within_the_model() -> None:
     data = normal(16, 3, 8, 8)
     result = quantized(conv_relu_conv([1, 1, 1, 1]), data)

@@ -132,6 +132,11 @@ KNOWN: tuple[Known, ...] = (
         "Leave this part out of the model.",
     ),
     _entry(
+        r"Failed to convert ONNX dat[ae] type to TensorRT data type",
+        "it has an input, an output or a constant of a type that TensorRT has not, such as strings",
+        "Leave this part out of the model.",
+    ),
+    _entry(
         r"Node input was not registered",
         "it reads a value that no node and no input has",
         "The ONNX model is not valid: check it with onnx.checker.",

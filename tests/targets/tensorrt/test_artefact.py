@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edgeq
+from edgeq.benchmarks.options import BenchOptions
 from edgeq.errors import TargetError
+from edgeq.manifest import Manifest
 from edgeq.verify import verify
 from tests.support.tensorrt import needs_rtx
 
@@ -33,11 +36,23 @@ def product(path: Path, *outputs: str, batch: int | str = 1) -> Path:
     return path
 
 
-def compiled(model: Path) -> Path:
+def compiled(model: Path, **data: Any) -> edgeq.CompileResult:
     return edgeq.compile(
         model, target="tensorrt", scheme="fp16", target_options={"sm": "86"}, output=model.with_suffix(""),
-        bench=None,
-    ).folder  # fmt: skip
+        bench=BenchOptions(parts=("size",)), **data,
+    )  # fmt: skip
+
+
+def test_float16_that_no_data_was_tried_on_is_said_to_be_unchecked(tmp_path: Path, artefact: Path) -> None:
+    """Numbers of more than 65504 would be infinite in the engine."""
+    data = {"x": np.ones((1, 8), np.float32)}
+    checked = compiled(product(tmp_path / "net.onnx"), evaluation=data).manifest
+    assert checked.checks[0].name == "float16 numbers"
+    unchecked = Manifest.read(artefact)
+    assert [check.name for check in unchecked.checks] == ["layer table of SM 86"]
+    for manifest in (checked, unchecked):
+        said = any("whether float16 holds" in note for note in manifest.notes)
+        assert said == (manifest is unchecked)
 
 
 @pytest.mark.parametrize("batch", [1, "N"])
@@ -75,7 +90,7 @@ def _edit(folder: Path, **changed: str) -> None:
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compiled(product(tmp_path_factory.mktemp("artefact") / "net.onnx"))
+    return compiled(product(tmp_path_factory.mktemp("artefact") / "net.onnx")).folder
 
 
 @pytest.mark.parametrize(
