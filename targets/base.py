@@ -148,9 +148,17 @@ class Capabilities:
         return recipe.block_size or self.block_size
 
 
+# What a node may be besides a precision: without a kernel of its own; float arithmetic on weights that are
+# stored in INT8; planned quantized, and nothing tells.
+REMOVED, STORED_INT8, UNPROVEN = "removed", "int8-weight", "unproven"
+
+
 @dataclass(frozen=True)
 class NodeResult:
-    """What the runtime really does with a node: ``planned`` against ``actual`` precision, and the kernel."""
+    """What the runtime really does with a node: ``planned`` against ``actual`` precision, and the kernel.
+
+    ``actual`` is a precision, :data:`REMOVED`, :data:`STORED_INT8` or :data:`UNPROVEN`.
+    """
 
     name: str
     op_type: str
@@ -163,7 +171,7 @@ class NodeResult:
     @property
     def missed(self) -> bool:
         """Planned quantized, but runs in float, or nothing proves that it does not."""
-        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16", "bf16", "unproven")
+        return self.planned in QUANTIZED and self.actual in ("fp32", "fp16", "bf16", UNPROVEN)
 
 
 Outcome = Literal["fails", "wrong", "float", "slow", "note"]

@@ -18,7 +18,7 @@ from edgeq.manifest import Manifest, Measured
 from edgeq.report_charts import cost_bars, latency_histogram, legend
 from edgeq.report_html import Html, el, join, pairs, table
 from edgeq.report_style import CSS
-from edgeq.targets.base import NodeResult
+from edgeq.targets.base import REMOVED, UNPROVEN, NodeResult
 
 _CHARTED = ("size", "latency_p50", "latency_p99", "load_time", "peak_memory")
 # A longer node table is folded.
@@ -200,13 +200,14 @@ def _nodes(nodes: list[NodeResult]) -> Html | None:
         return None
     counts = Counter(node.actual for node in nodes)
     summary = ", ".join(
-        f"{count} removed" if actual == "removed" else f"{count} in {actual}"
+        f"{count} {actual}" if actual in (REMOVED, UNPROVEN) else f"{count} in {actual}"
         for actual, count in counts.most_common()
     )
     missed = sum(node.missed for node in nodes)
+    unproven = " or unproven" if counts[UNPROVEN] else ""
     parts = [el("p", f"{len(nodes)} node{_s(len(nodes))}: {summary}.")]
     if missed:
-        parts.append(el("p", f"{missed} planned quantized, but running in float.", class_="bad"))
+        parts.append(el("p", f"{missed} planned quantized, but running in float{unproven}.", class_="bad"))
     head = ("node", "op", "planned", "runs in", "kernel", "reason")
     # Missed ones first; otherwise the order of the graph.
     content = table(head, map(_node_row, sorted(nodes, key=lambda node: not node.missed)), class_="nodes")

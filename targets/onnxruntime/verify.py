@@ -8,12 +8,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import NodeResult
+from edgeq.targets.base import REMOVED, STORED_INT8, NodeResult
 from edgeq.targets.onnxruntime.kernels import Kernel, is_kernel_of, kernel_of
 from edgeq.targets.onnxruntime.optimized import OptimizedGraph, optimized_graph
-
-REMOVED = "removed"
-STORED = "int8-weight"
 
 _HELPERS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Constant"})
 _LAYOUT = _HELPERS | {"ReorderInput", "ReorderOutput", "Cast"}
@@ -68,7 +65,7 @@ class _Lookup:
         if kernel is None:
             kernel, fused = self._neighbour(plan, node)
         if kernel.precision == "fp32" and plan.precision == "int8" and self._constants.expanded(node):
-            return _result(plan, Kernel(STORED, f"{kernel.name}, fp32 arithmetic"), fused)
+            return _result(plan, Kernel(STORED_INT8, f"{kernel.name}, fp32 arithmetic"), fused)
         return _result(plan, kernel, _runtime_reason(plan, kernel) or fused)
 
     def _group(self, node: ir.Node) -> Iterator[ir.Node]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgeq.report import render_report, write_report
 from edgeq.report_html import el, table
+from edgeq.targets.base import UNPROVEN, NodeResult
 from tests.support.manifests import manifest
 
 VOID = {"meta"}
@@ -124,3 +125,12 @@ def test_elements_escape_children_and_attributes() -> None:
         '<p class="x" title="&quot;q&quot;">a&lt;b<b>c</b></p>'
     )
     assert "<td>&lt;</td>" in table(("h",), [("<",)])
+
+
+def test_nodes_that_nothing_proves_are_not_said_to_run_in_float() -> None:
+    made = manifest()
+    unproven = NodeResult("fc", "Gemm", "int8", UNPROVEN, "", "no layer names it")
+    page = render_report(made.model_copy(update={"nodes": [*made.nodes, unproven]}))
+    text = "\n".join(checked(page).text)
+    assert "1 unproven" in text
+    assert "2 planned quantized, but running in float or unproven." in text

@@ -13,14 +13,11 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import QUANTIZED, NodeResult
+from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, NodeResult
 from edgeq.targets.coreml.capabilities import CAPABILITIES
 from edgeq.targets.coreml.interpreter.structure import MilProgram, Operation
 from edgeq.targets.coreml.verification.stored import storage
 from edgeq.targets.coreml.verification.value_graph import MOVES, ValueGraph, is_constant
-
-REMOVED = "removed"
-STORED_INT8 = "int8-weight"
 
 _COMPUTE = frozenset({"conv", "conv_transpose", "linear", "matmul", "einsum", "scaled_dot_product_attention"})
 _LOOKUP = frozenset({"gather", "gather_nd", "gather_along_axis"})

@@ -10,13 +10,9 @@ from math import prod
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan
-from edgeq.targets.base import QUANTIZED
+from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, UNPROVEN
 from edgeq.targets.tensorrt.layers.quantized import MOVES, QuantizedGraph, Rounded, StoredWeight
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTensor
-
-REMOVED = "removed"
-UNPROVEN = "unproven"
-STORED_INT8 = "int8-weight"
 
 # Matrix products and convolutions: what holds the arithmetic.
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
