@@ -18,6 +18,8 @@ from edgeq.targets.tensorrt.integer_ops import BLOCKS, INTEGER_OPS
 _TYPES = re.compile(r"\b(Float|Half|BFloat16|FP8|FP4|Int4|Int8|UInt8|Int32|Int64|Bool)\b")
 # What the compiler calls types of numbers → what people call them.
 _NUMBERS = {"fp8_e4m3": "FP8", "int4": "INT4", "b16": "BF16"}
+# Who says so is TensorRT for RTX, whose newest GPUs have every type.
+_NEWEST = 120
 
 _SYMMETRIC = "Quantize it symmetrically: as INT8 (not UINT8), with the zero point 0."
 _OTHER_OPS = "Express it by other ONNX ops, or leave this part out of the model."
@@ -62,7 +64,7 @@ def _newer(match: re.Match[str], _message: Message) -> str:
 def _precision(name: str) -> tuple[str, int]:
     """What people call it, and the first compute capability that has it."""
     called = _NUMBERS.get(name, name.upper())
-    return called, FIRST.get(called, max(FIRST.values()))
+    return called, FIRST.get(called, _NEWEST)
 
 
 def _no_such_op(_match: re.Match[str], _message: Message) -> str:
@@ -207,6 +209,12 @@ KNOWN: tuple[Known, ...] = (
         r"Network must have at least one output",
         "it holds no network",
         "Is it an ONNX file?",
+    ),
+    _entry(
+        r"MyelinCheckException: \S+ (CHECK\(.*\)) failed",
+        "the compiler ends with an error of its own, {0}",
+        "It is a defect of this TensorRT: take another version, or find the part of the model that it fails "
+        "on and leave that out.",
     ),
     _entry(
         r"Failed to parse the ONNX model",

@@ -11,21 +11,21 @@ from edgeq.targets.tensorrt.lint.graph import CARRIERS, DEQUANTIZE, MATRIX, QUAN
 _INT8_OPS = ("Conv", *MATRIX)
 _ACTIVATIONS = frozenset(
     {
-        "Relu",
-        "LeakyRelu",
-        "Clip",
-        "Sigmoid",
-        "HardSwish",
-        "HardSigmoid",
-        "Elu",
-        "Gelu",
-        "Mish",
-        "PRelu",
+        "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Sigmoid",
         "Tanh",
     }
-)
+)  # fmt: skip
 # Elementwise ops that the compiler computes in the kernel before or after a product.
 _FUSED = _ACTIVATIONS | {"Add", "Mul", "BatchNormalization"}
+# Ops before which a rounding may gain something, or of which it is not known.
+_MAY_GAIN = _FUSED | CARRIERS | frozenset(
+    {
+        *_INT8_OPS, "Cast", "Concat", "ConvTranspose", "Einsum", "GRU", "If", "LSTM", "Loop", "Pad",
+        "QuantizeLinear", "RNN", "Scan",
+    }
+)  # fmt: skip
+# Ops of one kernel that are followed between two INT8 ops.
+_FOLLOWED = 4
 
 
 def float_between(graph: Graph) -> Iterator[Problem]:
@@ -135,28 +135,12 @@ def _dynamic_dimensions(graph: Graph) -> Iterator[tuple[ir.Value, str, str]]:
 
 
 def _never_int8(node: ir.Node) -> bool:
-    fused = (
-        node.op_type in _FUSED
-        or node.op_type in CARRIERS
-        or node.op_type in (*_INT8_OPS, "Concat", "Pad", "Cast")
-    )
-    others = node.op_type in (
-        "QuantizeLinear",
-        "ConvTranspose",
-        "Einsum",
-        "LSTM",
-        "GRU",
-        "RNN",
-        "If",
-        "Loop",
-        "Scan",
-    )
-    return not fused and not others and node.domain == ""
+    return node.op_type not in _MAY_GAIN and node.domain == ""
 
 
 def _from_int8(graph: Graph, value: ir.Value | None) -> bool:
     """Whether an INT8 product or a quantized tensor feeds ``value``, through ops of the same kernel."""
-    for _ in range(4):
+    for _ in range(_FOLLOWED):
         producer = None if value is None else value.producer()
         if producer is None:
             return False
@@ -170,7 +154,7 @@ def _from_int8(graph: Graph, value: ir.Value | None) -> bool:
 
 def _to_int8(value: ir.Value) -> bool:
     """Whether everything that reads ``value``, through ops of the same kernel, quantizes it."""
-    for _ in range(4):
+    for _ in range(_FOLLOWED):
         users = list(value.consumers())
         if users and all(_is(user, QUANTIZE) for user in users):
             return True
