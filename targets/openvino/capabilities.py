@@ -36,7 +36,7 @@ _INT8_STATIC = {
     ),
     **dict.fromkeys(
         (
-            "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu",
+            "Clip", "Elu", "Gelu", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu",
             "Sigmoid", "Swish", "Tanh",
         ),
         _ABSORB,
@@ -67,7 +67,9 @@ _FLOAT_REASONS = {
         _STATISTICS,
     ),
     **dict.fromkeys(("Softmax", "LogSoftmax"), "probabilities and attention scores need float precision"),
-    **dict.fromkeys(("Div", "Einsum", "Mul", "Pad", "SpaceToDepth", "Sub", "Tile", "Where"), _IN_FLOAT),
+    **dict.fromkeys(
+        ("Div", "Einsum", "HardSigmoid", "Mul", "Pad", "SpaceToDepth", "Sub", "Tile", "Where"), _IN_FLOAT
+    ),
 }  # fmt: skip
 
 _SCHEME_REASONS = {

@@ -107,7 +107,7 @@ def _name_anonymous(network: Any) -> None:
     layers = network.get_ordered_ops()
     for index, layer in reversed(list(enumerate(layers))):
         kind, name = layer.get_type_name(), layer.get_friendly_name()
-        if not is_anonymous(name, kind):
+        if not is_anonymous(name):
             owners[name] = name
             continue
         readers = [

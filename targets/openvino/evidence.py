@@ -9,7 +9,15 @@ from typing import Any
 from edgeq.targets.openvino.names import originals
 
 # The end of ``primitiveType`` → precision of the arithmetic. ``runtimePrecision`` is that of the weights.
-_ARITHMETIC = {"i8": "int8", "u8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+_ARITHMETIC = {
+    "i8": "int8",
+    "u8": "int8",
+    "i4": "int4",
+    "u4": "int4",
+    "f32": "fp32",
+    "f16": "fp16",
+    "bf16": "bf16",
+}
 _STORED = {"i8": "int8-weight", "u8": "int8-weight", "i4": "int4", "u4": "int4", "f16": "fp16-weight"}
 _NO_LAYERS = frozenset({"Const", "Input", "Output"})
 

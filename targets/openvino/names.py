@@ -12,7 +12,9 @@ _SEPARATOR = ","
 # A name of the form that OpenVINO gives to layers that have none.
 _NUMBERED = re.compile(r"[A-Z]\w*_\d+")
 # What its transformations append to the names of the layers that they split or move.
-_APPENDED = re.compile(r"(_original|/WithoutBiases|/Dequantization\w*|/transpose_[ab]|/made:\w+)$")
+_APPENDED = re.compile(
+    r"(_original|/WithoutBiases|/Dequantization\w*|/transpose_[ab]|/sink_port_\d+|/made:\w+)$"
+)
 
 
 def layer_name(name: str) -> str:
@@ -34,9 +36,9 @@ def names_of(node: ir.Node) -> Iterator[str]:
         yield output.name or ""
 
 
-def is_anonymous(name: str, kind: str) -> bool:
-    """Whether OpenVINO has made up ``name`` for a layer of the type ``kind``."""
-    return _NUMBERED.fullmatch(name) is not None and name.startswith(f"{kind}_")
+def is_anonymous(name: str) -> bool:
+    """Whether OpenVINO has made up ``name`` for a layer; constants keep what they were folded from."""
+    return _NUMBERED.fullmatch(name) is not None
 
 
 def made_for(owner: str, kind: str, number: int) -> str:

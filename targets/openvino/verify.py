@@ -10,7 +10,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.planner import ARITHMETIC
 from edgeq.errors import ModelError
-from edgeq.targets.base import QUANTIZED, NodeResult
+from edgeq.targets.base import QUANTIZED, REMOVED, UNPROVEN, NodeResult
 from edgeq.targets.openvino.evidence import Kernel, kernels
 from edgeq.targets.openvino.files import MODEL
 from edgeq.targets.openvino.names import layer_name, names_of
@@ -18,9 +18,6 @@ from edgeq.targets.openvino.session import compile_model, properties
 from edgeq.targets.openvino.settings import Settings
 from edgeq.targets.openvino.stored import StoredWeights
 from edgeq.targets.reference import REFERENCE
-
-REMOVED = "removed"
-UNPROVEN = "unproven"
 
 # Op of the plan → the layers that do its work, besides one of its own name.
 _FAMILIES = {
@@ -90,10 +87,12 @@ class _Lookup:
 
 
 def _best(op_type: str, running: list[Kernel]) -> Kernel | None:
-    """The kernel of the op itself; where several bear its name, the first one of its kind."""
-    family = _FAMILIES.get(op_type, frozenset())
-    own = [kernel for kernel in running if kernel.layer_type in family]
-    return next(iter(own or running), None)
+    """The kernel of the op itself; where none is of its kind, one that computes with floats or integers."""
+    family = _FAMILIES.get(op_type, frozenset({op_type}))
+    ranked = sorted(
+        running, key=lambda kernel: (kernel.layer_type not in family, kernel.precision == "other")
+    )
+    return next(iter(ranked), None)
 
 
 def _reason(plan: NodePlan, actual: str) -> str:
