@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
 from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.blocked_weights import blocked_linear
 from edgeq.compiler.quantize.blocks import check_block_size
 from edgeq.compiler.quantize.embeddings import blocked_gather
@@ -42,7 +45,20 @@ def quantize_int4_weight(
         "int4": offered(handlers, capabilities.weight_only),
         "int8": int8_weight_handlers(recipe, capabilities),
     }
-    return quantize_nodes(model, capabilities, recipe, by_precision, "int4", progress)
+    quantized = quantize_nodes(model, capabilities, recipe, by_precision, "int4", progress)
+    quantized.plan.notes.extend(_notes(quantized.plan, recipe))
+    return quantized
+
+
+def _notes(plan: Plan, recipe: Recipe) -> Iterator[str]:
+    """Which matrix products have 8 bits although nobody asked for that."""
+    products = [node for node in plan.nodes.values() if node.op_type in ("MatMul", "Gemm") and node.asked]
+    wider = [node for node in products if node.precision == "int8"]
+    if wider and not any(override.precision == "int8" for override in recipe.overrides):
+        yield (
+            f"{len(wider)} of {len(products)} matrix products have int8 weights instead of int4, "
+            f"first {wider[0].name!r}: {wider[0].reason}."
+        )
 
 
 def _nbits4(node: ir.Node, state: Rewriter) -> Decision:

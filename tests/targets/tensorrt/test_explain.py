@@ -219,6 +219,16 @@ def test_silence_and_unknown_texts_are_shown_as_they_are(tmp_path: Path) -> None
     assert explain(asked, (warning, *texts)).what.endswith("m.onnx: one; two.")
 
 
+def test_errors_of_the_compiler_itself_are_called_so(tmp_path: Path) -> None:
+    text = (
+        "Internal Error: Myelin (MyelinCheckException: bb.cpp:43: CHECK(append_to->parent() == this) failed."
+    )
+    error = explain(request(tmp_path / "m.onnx"), (Message(severity="error", text=text),))
+    assert error.what.endswith("an error of its own, CHECK(append_to->parent() == this).")
+    assert error.fix is not None
+    assert "defect of this TensorRT" in error.fix
+
+
 def test_the_more_telling_error_is_the_explanation(tmp_path: Path) -> None:
     """Whatever the order in which the compiler says them."""
     texts = ("no optimization profile has been defined", "Non-zero zero point is not supported")

@@ -100,6 +100,10 @@ def test_blocks_that_are_not_whole_give_way_to_int8(block: int | None) -> None:
     }  # fmt: skip
     size = block or 128
     assert made.plan.nodes["back"].reason == f"blocks of {size} do not divide its 200 inputs: int8 weights"
+    assert made.plan.notes == [
+        "1 of 5 matrix products have int8 weights instead of int4, first 'back': "
+        f"blocks of {size} do not divide its 200 inputs: int8 weights."
+    ]
     assert made.plan.nodes["up"].reason == f"symmetric int4 weights in blocks of {size}, float activations"
     assert made.params["up"].scale.shape == (WIDTH // size, 384)
     assert made.params["down"].scale.shape == (WIDTH, 384 // size)
