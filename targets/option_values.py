@@ -23,8 +23,9 @@ def parse_pairs(
     """Field → value; keys may be written with ``-`` or ``_``.
 
     Raises:
-        ConfigError: an unknown key, one that is given twice, or a text that is no value of it.
+        ConfigError: an unknown key, one that is given twice, or what is no value of it.
     """
+    _refuse_no_texts(target, pairs)
     fields: dict[str, Any] = {field: {} for field, _ in named.values()}
     for key, text in pairs.items():
         plain, _, name = key.partition(".")
@@ -40,6 +41,21 @@ def parse_pairs(
             known = ", ".join(sorted([*parsers, *(f"{one}.NAME" for one in named)]))
             raise ConfigError(f"The target {target!r} has no option {key!r}.", fix=f"It has: {known}.")
     return fields
+
+
+def _refuse_no_texts(target: str, pairs: object) -> None:
+    """For callers from Python: the command line and files give texts."""
+    if not isinstance(pairs, Mapping):
+        raise ConfigError(
+            f"The options of the target {target!r} are of the type {type(pairs).__name__}.",
+            fix="Give a mapping of texts: {'KEY': 'VALUE'}.",
+        )
+    for key, text in pairs.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise ConfigError(
+                f"The option {key!r} of the target {target!r} is {text!r}; both must be texts.",
+                fix=f"Write {str(key)!r}: {str(text)!r}.",
+            )
 
 
 def _named(key: str, name: str) -> str:

@@ -17,9 +17,6 @@ from edgeq.targets.tensorrt.architectures import ARCHITECTURES
 Backend = Literal["auto", "tensorrt", "tensorrt-rtx"]
 HighPrecision = Literal["fp16", "bf16", "fp32"]
 
-# What TensorRT takes as the size of its workspace: bytes in 64 bits.
-_MOST_MB = 2**44 - 1
-
 # The compiler takes bytes as a signed number of 64 bits.
 _MOST_MB = 2**43 - 1
 

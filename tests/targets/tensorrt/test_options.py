@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edgeq.cli.options import target_options_from
@@ -33,7 +35,7 @@ def test_other_compute_capabilities_are_refused(text: str) -> None:
         ("optimization_level", "6"),
         ("optimization_level", "²"),  # a digit that is no number
         ("workspace_mb", "0"),
-        ("workspace_mb", str(2**44)),  # its bytes do not fit into 64 bits
+        ("workspace_mb", str(2**43)),  # its bytes do not fit into a signed number of 64 bits
         ("weight_streaming", "yes"),
         ("timing_cache", ""),
         ("dimension.N", "1..4@²"),
@@ -45,6 +47,14 @@ def test_what_is_no_value_is_refused_by_name(key: str, text: str) -> None:
     name = key.removeprefix("dimension.")
     with pytest.raises(ConfigError, match=f"'{name}'"):
         parse_options({key: text})
+
+
+@pytest.mark.parametrize(
+    "given", [{"sm": 86}, {"sm": ["86"]}, {"weight_streaming": True}, {86: "sm"}, {"dimension.N": 1}, "sm=86"]
+)
+def test_what_is_no_text_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"text|type str"):
+        parse_options(given)
 
 
 def test_both_spellings_of_an_option_are_one_option() -> None:
