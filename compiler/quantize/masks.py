@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.types import Array
-from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.quantize.rewriter import Editor
 
 # exp(-3e4) is 0 beside any score; two such masks and a score still add up to a finite float16.
 HIDDEN = -3e4
@@ -26,7 +26,7 @@ _MASKS = {"Add": (0, 1), "Mul": (0, 1), "Sub": (0,), "Where": (1, 2)}
 _ENDS = {"Softmax": 0, "Attention": 3}
 
 
-def soften_masks(state: Rewriter, largest: float) -> int:
+def soften_masks(state: Editor, largest: float) -> int:
     """Replace finite constants below ``-largest`` by -3e4 where only softmax sees the difference; how many.
 
     As -inf, which float16 makes of them, they give NaN for a query whose keys are all hidden (where float32
@@ -39,7 +39,7 @@ def soften_masks(state: Rewriter, largest: float) -> int:
     return softened
 
 
-def _soften(node: ir.Node, index: int, state: Rewriter, largest: float) -> bool:
+def _soften(node: ir.Node, index: int, state: Editor, largest: float) -> bool:
     value = node.inputs[index]
     numbers = _numbers(value)
     if value is None or numbers is None or numbers.dtype != np.float32:

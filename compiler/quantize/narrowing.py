@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.compiler.quantize.rewriter import Rewriter
+from edgeq.compiler.quantize.rewriter import Editor
 
 FLOAT = ir.DataType.FLOAT
 SUFFIXES = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
@@ -17,7 +17,7 @@ _SMALLEST = {ir.DataType.FLOAT16: 2.0**-25, ir.DataType.BFLOAT16: 2.0**-134}
 class NarrowConstants:
     """Copies of float32 constants in ``dtype``: made once each, checked for overflow and underflow."""
 
-    def __init__(self, state: Rewriter, dtype: ir.DataType = ir.DataType.FLOAT16) -> None:
+    def __init__(self, state: Editor, dtype: ir.DataType = ir.DataType.FLOAT16) -> None:
         self._state = state
         self._dtype = dtype
         self._made: dict[ir.Value, ir.Value | None] = {}
@@ -68,7 +68,7 @@ class Caster:
 
     def __init__(
         self,
-        state: Rewriter,
+        state: Editor,
         constants: NarrowConstants,
         dtype: ir.DataType = ir.DataType.FLOAT16,
         *,

@@ -17,18 +17,12 @@ from edgeq.targets.base import Capabilities
 MICROSOFT = "com.microsoft"
 
 
-class Rewriter:
-    """Adds initializers and nodes under names that are free, and remembers what was quantized how."""
+class Editor:
+    """Adds initializers and nodes to a model under names that are free."""
 
-    def __init__(self, model: ir.Model, capabilities: Capabilities, recipe: Recipe) -> None:
+    def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self.capabilities = capabilities
-        self.recipe = recipe
-        self.block_size = capabilities.blocks_of(recipe)
-        self.plan = Plan()
-        self.params: dict[str, QuantParams] = {}
         self.cache: dict[Any, Any] = {}
-        self.ties = find_ties(model)
         self._names = _value_names(model)
         self._node_names = {node.name or "" for node in model.graph.all_nodes()}
 
@@ -102,14 +96,27 @@ class Rewriter:
         result.name = self.free_name(f"{name}_before")
         last.name = name
 
+    def free_name(self, base: str) -> str:
+        """A name that no value has yet; it is taken from now on."""
+        return _free(base, self._names)
+
+
+class Rewriter(Editor):
+    """Edits a model for a target by a recipe, and remembers what was quantized how."""
+
+    def __init__(self, model: ir.Model, capabilities: Capabilities, recipe: Recipe) -> None:
+        super().__init__(model)
+        self.capabilities = capabilities
+        self.recipe = recipe
+        self.block_size = capabilities.blocks_of(recipe)
+        self.plan = Plan()
+        self.params: dict[str, QuantParams] = {}
+        self.ties = find_ties(model)
+
     def record(self, name: str, spec: QuantSpec, scale: npt.NDArray[Any], zero: npt.NDArray[Any]) -> None:
         """Remember how the weight ``name`` was quantized."""
         self.plan.weights[name] = spec
         self.params[name] = QuantParams(spec, np.asarray(scale, np.float32), zero)
-
-    def free_name(self, base: str) -> str:
-        """A name that no value has yet; it is taken from now on."""
-        return _free(base, self._names)
 
 
 def _free(base: str, taken: set[str]) -> str:

@@ -20,9 +20,7 @@ from edgeq.compiler.normalize.opset import raise_opset
 from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.masks import soften_masks
 from edgeq.compiler.quantize.narrowing import FLOAT, Caster, NarrowConstants
-from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
-from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.compiler.quantize.rewriter import Editor, drop_unused
 from edgeq.targets.tensorrt.float_parts import Reasons, float_parts
 from edgeq.targets.tensorrt.magnitudes import around, too_large
 from edgeq.targets.tensorrt.options import HighPrecision
@@ -49,7 +47,7 @@ def cast_rest(
     result = model.clone()
     name_nodes(result.ir)
     _infer_types(result.ir)
-    state = Rewriter(result.ir, Capabilities("tensorrt", ()), Recipe(scheme="fp16"))
+    state = Editor(result.ir)
     constants = NarrowConstants(state, dtype)
     soften_masks(state, constants.largest)
     if dtype == ir.DataType.BFLOAT16:
