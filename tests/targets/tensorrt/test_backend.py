@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -285,6 +286,46 @@ def test_full_disk_is_an_error(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert files(tmp_path) == ["m.onnx"]
+
+
+_CONFIGURED = """
+import json
+import tensorrt_rtx as trt
+from pathlib import Path
+from edgeq.targets.tensorrt.backend.configure import configure
+from edgeq.targets.tensorrt.backend.log import Heard
+from edgeq.targets.tensorrt.backend.request import BuildRequest
+
+def found(**more):
+    asked = BuildRequest(backend="tensorrt-rtx", model=Path("m"), engine=None, sm=(86, 120), **more)
+    config = configure(trt, trt.Builder(trt.Logger()), asked, asked.sm, Heard())
+    return {
+        "tf32": config.get_flag(trt.BuilderFlag.TF32),
+        "streaming": config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING),
+        "detailed": config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED,
+        "level": config.builder_optimization_level,
+        "workspace": config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE),
+        "gpus": [config.get_compute_capability(i).name for i in range(config.num_compute_capabilities)],
+    }
+
+usual = found()
+asked = found(weight_streaming=True, optimization_level=1, workspace_mb=64)
+print(json.dumps([usual, asked]))
+"""
+
+
+def test_the_builder_is_told_all_that_was_asked() -> None:
+    """Of a flag that was forgotten neither the engine nor its table tells."""
+    run = subprocess.run(
+        [sys.executable, "-c", _CONFIGURED], capture_output=True, text=True, check=True, timeout=60
+    )
+    usual, asked = json.loads(run.stdout.splitlines()[-1])
+    both = {"tf32": False, "detailed": True, "gpus": ["SM86", "SM120"]}
+    assert both.items() <= usual.items()
+    assert asked == {**both, "streaming": True, "level": 1, "workspace": 64 << 20}
+    assert not usual["streaming"]
+    assert usual["level"] != 1
+    assert usual["workspace"] != 64 << 20
 
 
 _PARENT = """
