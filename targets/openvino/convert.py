@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.types import TensorSpec
@@ -52,7 +53,7 @@ def write_ir(
     _set_shapes(network, inputs, dimensions)
     _simplify(network)
     store_exact_halves(network)
-    _name_anonymous(network)
+    _name_anonymous(network, _op_types(onnx_file))
     try:
         openvino.save_model(network, str(folder / MODEL), compress_to_fp16=False)
     except RuntimeError as error:
@@ -61,6 +62,10 @@ def write_ir(
             fix="Free space there, or choose another output folder.",
         ) from error
     return MODEL, WEIGHTS
+
+
+def _op_types(onnx_file: Path) -> dict[str, str]:
+    return {node.name or "": node.op_type for node in ir.load(onnx_file).graph.all_nodes()}
 
 
 def _set_shapes(network: Any, inputs: Sequence[TensorSpec], dimensions: Mapping[str, Dimension]) -> None:
@@ -98,23 +103,33 @@ def _simplify(network: Any) -> None:
     _offline_transformations.apply_moc_transformations(network, cf=False)
 
 
-def _name_anonymous(network: Any) -> None:
-    """Name layers that OpenVINO has numbered after the layer that reads them, which an ONNX node has named.
+def _name_anonymous(network: Any, nodes: Mapping[str, str]) -> None:
+    """Name layers that OpenVINO has numbered after the ONNX node (name → op type) that they are made of.
 
-    OpenVINO's own numbers count what the process has made before: files would differ.
+    Those that are made of none are named after the layer that reads them. OpenVINO's own numbers count what
+    the process has made before: files would differ.
     """
     owners: dict[str, str] = {}
-    layers = network.get_ordered_ops()
-    for index, layer in reversed(list(enumerate(layers))):
+    for index, layer in reversed(list(enumerate(network.get_ordered_ops()))):
         kind, name = layer.get_type_name(), layer.get_friendly_name()
         if not is_anonymous(name):
             owners[name] = name
             continue
-        readers = [
-            target.get_node().get_friendly_name()
-            for port in layer.outputs()
-            for target in port.get_target_inputs()
-        ]
-        owner = next((owners[reader] for reader in readers if reader in owners), "")
+        owner = _made_of(layer, nodes) or next((owners[n] for n in _readers(layer) if n in owners), "")
         layer.set_friendly_name(made_for(owner, kind, index))
         owners[layer.get_friendly_name()] = owner
+
+
+def _made_of(layer: Any, nodes: Mapping[str, str]) -> str | None:
+    """The ONNX node among those that were fused into ``layer``; of several the one of its type."""
+    info = layer.get_rt_info()
+    fused = info["fused_names_0"].astype(str).split(",") if "fused_names_0" in info else []
+    known = [name for name in fused if name in nodes]
+    alike = [name for name in known if layer.get_type_name().startswith(nodes[name])]
+    return next(iter(alike or known), None)
+
+
+def _readers(layer: Any) -> Iterator[str]:
+    for port in layer.outputs():
+        for target in port.get_target_inputs():
+            yield target.get_node().get_friendly_name()

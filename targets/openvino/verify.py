@@ -64,15 +64,19 @@ class _Lookup:
         self._nodes = nodes
         self._stored = stored
         self._by_layer: dict[str, list[Kernel]] = {}
-        for kernel in found:
+        kernels_found = list(found)
+        known = {name for node in nodes.values() for name in names_of(node)}
+        self._unnamed = [
+            kernel for kernel in kernels_found if _may_hide(kernel) and not kernel.layers & known
+        ]
+        for kernel in kernels_found:
             for layer in kernel.layers:
                 self._by_layer.setdefault(layer, []).append(kernel)
 
     def result(self, plan: NodePlan) -> NodeResult:
         node = self._nodes.get(layer_name(plan.name))
         names = [layer_name(plan.name)] if node is None else list(names_of(node))
-        running = {k: None for name in names for k in self._by_layer.get(name, [])}
-        kernel = _best(plan.op_type, list(running))
+        kernel = _best(plan.op_type, self._running(names)) or self._of_reader(plan, node)
         if kernel is None:
             return self._without_kernel(plan)
         actual = kernel.precision
@@ -80,10 +84,29 @@ class _Lookup:
             return _result(plan, form, f"{kernel.name}, fp32 arithmetic", "")
         return _result(plan, actual, kernel.name, _reason(plan, actual))
 
+    def _running(self, names: Iterable[str]) -> list[Kernel]:
+        return list({kernel: None for name in names for kernel in self._by_layer.get(name, [])})
+
+    def _of_reader(self, plan: NodePlan, node: ir.Node | None) -> Kernel | None:
+        """A product that was fused with the addition of its bias may be listed under its name alone."""
+        if node is None or plan.op_type not in ARITHMETIC:
+            return None
+        readers = [reader for reader in node.outputs[0].consumers() if reader.op_type not in ARITHMETIC]
+        running = self._running(name for reader in readers for name in names_of(reader))
+        own = [kernel for kernel in running if kernel.layer_type in _FAMILIES[plan.op_type]]
+        return next(iter(own), None)
+
     def _without_kernel(self, plan: NodePlan) -> NodeResult:
-        if plan.precision in QUANTIZED and plan.op_type in ARITHMETIC:
-            return _result(plan, UNPROVEN, "", "no kernel of OpenVINO's execution graph names it")
+        if plan.precision in QUANTIZED and plan.op_type in ARITHMETIC and self._unnamed:
+            return _result(
+                plan, UNPROVEN, "", "no kernel names it, and one of unknown origin computes in float"
+            )
         return _result(plan, REMOVED, "", "optimized away or fused into a neighbour")
+
+
+def _may_hide(kernel: Kernel) -> bool:
+    """Whether the kernel could be a planned INT8 node that runs in float."""
+    return kernel.precision in _FLOATS and any(kernel.layer_type in family for family in _FAMILIES.values())
 
 
 def _best(op_type: str, running: list[Kernel]) -> Kernel | None:
