@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from edgeq.calibration.random_inputs import random_inputs
 from edgeq.calibration.types import Arrays, TensorSpec
-from edgeq.targets.base import BuildJob, BuildResult
+from edgeq.errors import TargetError
+from edgeq.targets.base import BuildJob, BuildResult, Check
 from edgeq.targets.checks import refuse_failed
 from edgeq.targets.dimensions import dynamic_axes, dynamic_dimensions, refuse_unknown
 from edgeq.targets.openvino.convert import prepare, write_ir
@@ -52,11 +53,21 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     )
     evidence = (*evidence, settings.write(folder))
     with job.progress.task("Verifying the model"):
-        checks = tuple(prove(folder, job.threads))
+        checks = _prove(folder, job)
     refuse_failed(checks, "OpenVINO model", "-O precision=f32")
     if options.mode == "throughput":
         notes = (*notes, _THROUGHPUT)
     return BuildResult(files, _load_hints(settings, job.threads), notes, evidence, checks, PROVED_BY)
+
+
+def _prove(folder: Path, job: BuildJob) -> tuple[Check, ...]:
+    try:
+        return tuple(prove(folder, job.threads))
+    except TargetError as error:
+        if job.samples:
+            raise
+        fix = "Random inputs may have sizes that it cannot take: give data, or sizes (-O dimension.NAME=64)."
+        raise TargetError(error.what, fix=fix) from error
 
 
 def _load_hints(settings: Settings, threads: int | None) -> dict[str, Any]:

@@ -98,6 +98,14 @@ def test_sizes_that_a_model_cannot_have_are_refused(tmp_path: Path) -> None:
         build(model, "fp32", tmp_path, **{"dimension.n": "13"})
 
 
+def test_random_inputs_that_do_not_fit_say_what_to_give(tmp_path: Path) -> None:
+    nodes = [("Reshape", ["x", "shape"], ["r"], {}), ("MatMul", ["r", "w"], ["y"], {})]
+    model = graph(nodes, {"x": [2, "n"]}, ["y"], {"shape": np.array([4, 6]), "w": normal(6, 3)})
+    with pytest.raises(TargetError) as error:
+        build(model, "fp32", tmp_path)
+    assert "dimension.NAME" in str(error.value.fix)
+
+
 def test_the_numbers_are_those_of_onnx_runtime_and_are_proved_again(static: Path) -> None:
     checks = {check.name: check for check in prove_again(static, 1)}
     assert set(checks) == {"model", "int8 numbers"}
