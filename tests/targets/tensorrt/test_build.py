@@ -10,6 +10,7 @@ from edgeq.errors import TargetError
 from edgeq.targets.base import Finding, Outcome
 from edgeq.targets.tensorrt.backend.request import BuildRequest
 from edgeq.targets.tensorrt.build import refuse
+from edgeq.targets.tensorrt.files import measured_model
 from edgeq.targets.tensorrt.options import TensorRTOptions
 from edgeq.targets.tensorrt.settings import Settings
 from tests.support.tensorrt import sizes
@@ -57,3 +58,11 @@ def test_every_option_of_the_compiler_is_in_the_request(tmp_path: Path) -> None:
         timing_cache=tmp_path / "times",
     )
     assert settings.request(tmp_path, engine=False).engine is None
+
+
+def test_accuracy_is_that_of_the_reference_where_there_is_one(tmp_path: Path) -> None:
+    """ONNX Runtime has few bfloat16 kernels: such an artefact has a model of its own to measure."""
+    (tmp_path / "model.onnx").touch()
+    assert measured_model(tmp_path).name == "model.onnx"
+    (tmp_path / "reference.onnx").touch()
+    assert measured_model(tmp_path).name == "reference.onnx"
