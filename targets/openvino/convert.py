@@ -13,7 +13,7 @@ from edgeq.calibration.types import TensorSpec
 from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
 from edgeq.compiler.plan import Plan
-from edgeq.errors import TargetError
+from edgeq.errors import ModelError, TargetError
 from edgeq.targets.dimensions import Dimension, dynamic_axes
 from edgeq.targets.openvino.files import MODEL, WEIGHTS
 from edgeq.targets.openvino.float_weights import round_to_half, store_exact_halves
@@ -44,12 +44,14 @@ def write_ir(
     """Write the IR of ``onnx_file`` (see :func:`prepare`) into ``folder``; returns the names of its files.
 
     Raises:
-        ModelError: the ONNX file is damaged.
         TargetError: OpenVINO cannot express the model, or the files cannot be written.
     """
     import openvino
 
-    network = read_model(onnx_file)
+    try:
+        network = read_model(onnx_file)
+    except ModelError as error:
+        raise TargetError(error.what, fix="Compile it for onnxruntime, which has all operators.") from error
     _set_shapes(network, inputs, dimensions)
     _simplify(network)
     store_exact_halves(network)

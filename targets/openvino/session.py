@@ -77,9 +77,21 @@ def compile_model(path: Path, config: dict[str, Any]) -> Any:
         raise TargetError(f"OpenVINO cannot compile {path.name}: {explain(error)}") from error
 
 
+# How the lines begin that name OpenVINO's own source, not what is wrong.
+_FRAMES = (
+    "Exception from",
+    "Check '",
+    "While ",
+    "FrontEnd API failed",
+    "Errors during ONNX",
+    "Model wasn't fully",
+    "-- ",
+)
+
+
 def explain(error: Exception) -> str:
     """OpenVINO's message as one sentence: without its source files, checks and empty lines."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '", "While "))]
+    told = [line for line in lines if line and not line.startswith(_FRAMES)]
     message = (told or [line for line in lines if line] or [type(error).__name__])[0]
     return message if message.endswith(".") else message + "."
