@@ -306,6 +306,15 @@ class Target(Protocol):
         """What the target would make of a quantized ONNX model, without building; None: it has no linter."""
         ...
 
+    def check_model(self, model: Model, options: Any) -> None:
+        """Refuse, before any work, options that do not fit ``model`` or this machine.
+
+        Raises:
+            ConfigError: an option names what the model does not have.
+            TargetError: nothing here builds what the options ask for.
+        """
+        ...
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write the native files of the quantized model into ``folder`` (which exists and is empty).
 

@@ -100,6 +100,7 @@ def compile(
     check_output(place, force=force)
 
     original = load(model, example_inputs=example_inputs, task=task, progress=progress)
+    chosen.check_model(original, options)
     data = DataOpener(original.inputs, original.source, preprocessing, data_options)
     calibrating = data.open(calibration)
     evaluating = data.open(evaluation)

@@ -64,6 +64,12 @@ class CoreMLTarget:
     def lint(self, model: Model, options: Any) -> None:
         """None: what the target cannot run is found by its build alone."""
 
+    def check_model(self, model: Model, options: CoreMLOptions) -> None:
+        """Refuse sizes of dimensions that ``model`` does not have; raises ConfigError."""
+        from edgeq.targets.dimensions import dynamic_dimensions, refuse_unknown
+
+        refuse_unknown(dynamic_dimensions(model), options.dimensions)
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.mlpackage`` and the evidence that proves it; raises TargetError."""
         from edgeq.targets.coreml.build import build

@@ -59,6 +59,9 @@ class OnnxRuntimeTarget:
     def lint(self, model: Model, options: Any) -> None:
         """None: what the target cannot run is found by its build alone."""
 
+    def check_model(self, model: Model, options: None) -> None:
+        """Nothing: there are no options."""
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""
         from edgeq.targets.onnxruntime.build import build

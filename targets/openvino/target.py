@@ -59,6 +59,12 @@ class OpenVINOTarget:
     def lint(self, model: Model, options: Any) -> None:
         """None: what the target cannot run is found by its build alone."""
 
+    def check_model(self, model: Model, options: OpenVINOOptions) -> None:
+        """Refuse sizes of dimensions that ``model`` does not have; raises ConfigError."""
+        from edgeq.targets.dimensions import dynamic_dimensions, refuse_unknown
+
+        refuse_unknown(dynamic_dimensions(model), options.dimensions)
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.xml``, ``model.bin`` and the evidence that proves them; raises TargetError."""
         from edgeq.targets.openvino.build import build
