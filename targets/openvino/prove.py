@@ -22,7 +22,7 @@ from edgeq.targets.openvino.runner import OpenVINORunner
 from edgeq.targets.openvino.settings import Settings
 from edgeq.targets.reference import REFERENCE, Reference, load_reference, load_samples
 
-# Sums in another order left 94 dB in the net that amplifies them most (basic_pitch); float16 weights leave 65 dB.
+# Sums in another order left 85 dB and more (basic_pitch amplifies them most); float16 weights leave 65 dB.
 FLOAT32_SQNR = 80.0
 
 
