@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.types import TensorSpec
 
@@ -50,6 +51,12 @@ class Model:
     def clone(self) -> Model:
         """A copy whose graph can be changed; weights are shared, not copied."""
         return replace(self, ir=self.ir.clone())
+
+    def without_metadata(self) -> Model:
+        """A copy without exporters' stack traces and paths: an artefact's bytes must not tell of them."""
+        clean = self.clone()
+        ClearMetadataAndDocStringPass()(clean.ir)
+        return clean
 
 
 def _spec(value: ir.Value) -> TensorSpec:

@@ -92,12 +92,13 @@ def dynamic_axes(spec: TensorSpec) -> Iterator[tuple[int, str]]:
             yield axis, size or f"{spec.name}:{axis}"
 
 
-def refuse_unknown(found: Mapping[str, object], given: Mapping[str, Dimension]) -> None:
-    """Refuse sizes of dimensions that the model does not have.
+def refuse_unknown(model: Model, given: Mapping[str, Dimension]) -> None:
+    """Refuse sizes of dimensions that ``model`` does not have.
 
     Raises:
         ConfigError: naming those that it has.
     """
+    found = dynamic_dimensions(model)
     unknown = sorted(set(given) - found.keys())
     if unknown:
         names = ", ".join(found) or "none"

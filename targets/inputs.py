@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.errors import DataError
+from edgeq.errors import DataError, UsageError
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
@@ -51,3 +51,13 @@ def _shape(spec: TensorSpec) -> str:
 
 def _list(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{spec.name} {spec.dtype}{_shape(spec)}" for spec in specs) or "no inputs"
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads that cannot run anything; None leaves it to the runtime.
+
+    Raises:
+        UsageError: it is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot run anything.", fix="Give 1 or more threads.")

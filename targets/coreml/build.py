@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.random_inputs import random_inputs
 from edgeq.calibration.types import Arrays
@@ -43,7 +42,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
         TargetError: Core ML cannot express the model, or the package does not compute what it should.
     """
     settings, notes = _settings(job)
-    model = _clean(job.model)
+    model = job.model.without_metadata()
     with job.progress.task("Converting to Core ML"):
         reference, more = write(model, settings, folder / PACKAGE)
     samples = job.samples or _random_samples(model, settings.options)
@@ -140,13 +139,6 @@ def _palettize(model: Model, settings: Settings, path: Path) -> tuple[Model, tup
         numbers = np.asarray(array, np.float32)
         result.ir.graph.initializers[name].const_value = ir.tensor(numbers, name=name)
     return result, notes
-
-
-def _clean(model: Model) -> Model:
-    """Without exporters' stack traces and paths."""
-    clean = model.clone()
-    ClearMetadataAndDocStringPass()(clean.ir)
-    return clean
 
 
 def _random_samples(model: Model, options: CoreMLOptions) -> Sequence[Arrays]:

@@ -19,8 +19,8 @@ def resolve_dimensions(
     Raises:
         ConfigError: ``given`` names a dimension that the model does not have.
     """
+    refuse_unknown(model, given)
     found = dynamic_dimensions(model)
-    refuse_unknown(found, given)
     chosen = dict(given)
     batches = [name for name, axes in found.items() if 0 in axes and name not in given]
     chosen.update({name: Dimension(1, 1) for name in batches})

@@ -66,9 +66,9 @@ class CoreMLTarget:
 
     def check_model(self, model: Model, options: CoreMLOptions) -> None:
         """Refuse sizes of dimensions that ``model`` does not have; raises ConfigError."""
-        from edgeq.targets.dimensions import dynamic_dimensions, refuse_unknown
+        from edgeq.targets.dimensions import refuse_unknown
 
-        refuse_unknown(dynamic_dimensions(model), options.dimensions)
+        refuse_unknown(model, options.dimensions)
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.mlpackage`` and the evidence that proves it; raises TargetError."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
 from edgeq.compiler.model import Model, save
 from edgeq.errors import TargetError
 from edgeq.targets.base import BuildResult
@@ -22,8 +20,7 @@ def build(model: Model, folder: Path) -> BuildResult:
     Raises:
         TargetError: the files cannot be written, or ONNX Runtime cannot load them.
     """
-    clean = model.clone()
-    ClearMetadataAndDocStringPass()(clean.ir)
+    clean = model.without_metadata()
     _forget_intermediate_shapes(clean)
     try:
         files = save(clean, folder / MODEL_FILE)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.errors import TargetError, UsageError
-from edgeq.targets.inputs import check_inputs
+from edgeq.errors import TargetError
+from edgeq.targets.inputs import check_inputs, check_threads
 from edgeq.targets.onnxruntime.session import explain, open_session, session_options
 
 _DTYPES: dict[str, str] = {
@@ -42,8 +42,7 @@ class OnnxRuntimeRunner:
             UsageError: ``threads`` is not positive.
             TargetError: ONNX Runtime cannot load the model, or it has inputs that are no tensors.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot run anything.", fix="Give 1 or more threads.")
+        check_threads(threads)
         self._session: Any = open_session(path, session_options(threads, in_float=in_float))
         self._inputs = [_spec(argument) for argument in self._session.get_inputs()]
         self._outputs = [_spec(argument) for argument in self._session.get_outputs()]

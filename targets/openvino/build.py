@@ -11,7 +11,7 @@ from edgeq.calibration.types import Arrays, TensorSpec
 from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult, Check
 from edgeq.targets.checks import refuse_failed
-from edgeq.targets.dimensions import dynamic_axes, dynamic_dimensions, refuse_unknown
+from edgeq.targets.dimensions import dynamic_axes, refuse_unknown
 from edgeq.targets.openvino.convert import prepare, write_ir
 from edgeq.targets.openvino.files import MODEL, WEIGHTS
 from edgeq.targets.openvino.options import OpenVINOOptions
@@ -39,7 +39,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     options = cast(OpenVINOOptions, job.options)
     refuse_missing(options.precision)
     inputs = job.model.inputs
-    refuse_unknown(dynamic_dimensions(job.model), options.dimensions)
+    refuse_unknown(job.model, options.dimensions)
     reference, notes = prepare(job.model, job.plan, options.rest_of(job.recipe.scheme))
     samples, sampled_from = _samples(job, inputs, options)
     evidence = save_evidence(reference, samples, folder)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.types import TensorSpec
 from edgeq.compiler.model import Model
@@ -24,8 +23,7 @@ from edgeq.targets.openvino.session import explain, read_model
 
 def prepare(model: Model, plan: Plan, rest: Rest) -> tuple[Model, tuple[str, ...]]:
     """The ONNX model that the IR is made of, and notes: float weights are float16 where ``rest`` says so."""
-    prepared = model.clone()
-    ClearMetadataAndDocStringPass()(prepared.ir)
+    prepared = model.without_metadata()
     name_nodes(prepared.ir)
     notes: tuple[str, ...] = ()
     if rest == "fp16":

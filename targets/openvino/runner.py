@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.errors import TargetError, UsageError
-from edgeq.targets.inputs import check_inputs
+from edgeq.errors import TargetError
+from edgeq.targets.inputs import check_inputs, check_threads
 from edgeq.targets.openvino.files import MODEL
 from edgeq.targets.openvino.session import compile_model, explain, properties, refuse_missing
 from edgeq.targets.openvino.settings import Settings
@@ -26,8 +26,7 @@ class OpenVINORunner:
             ModelError: the artefact is damaged.
             TargetError: OpenVINO cannot compile the model.
         """
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot run anything.", fix="Give 1 or more threads.")
+        check_threads(threads)
         settings = Settings.read(folder)
         refuse_missing(settings.options.precision)
         config = properties(settings.options, threads)

@@ -61,9 +61,9 @@ class OpenVINOTarget:
 
     def check_model(self, model: Model, options: OpenVINOOptions) -> None:
         """Refuse sizes of dimensions that ``model`` does not have; raises ConfigError."""
-        from edgeq.targets.dimensions import dynamic_dimensions, refuse_unknown
+        from edgeq.targets.dimensions import refuse_unknown
 
-        refuse_unknown(dynamic_dimensions(model), options.dimensions)
+        refuse_unknown(model, options.dimensions)
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.xml``, ``model.bin`` and the evidence that proves them; raises TargetError."""

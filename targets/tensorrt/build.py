@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
 from edgeq.calibration.types import Arrays
 from edgeq.compiler.model import Model, save
 from edgeq.compiler.plan import Plan
@@ -136,7 +134,7 @@ def _refuse_passed_through(model: Model) -> None:
 def _write_models(job: BuildJob, folder: Path) -> tuple[Model, tuple[str, ...]]:
     """Write the model that the engine is built from, and a measurable one where that is another."""
     precision = rest_precision(cast(TensorRTOptions, job.options), job.recipe.scheme)
-    clean = _clean(job.model)
+    clean = job.model.without_metadata()
     model, notes = cast_rest(clean, job.plan, precision, job.samples)
     save(model, folder / QDQ_MODEL)
     if precision == "fp16" and not job.samples:
@@ -148,13 +146,6 @@ def _write_models(job: BuildJob, folder: Path) -> tuple[Model, tuple[str, ...]]:
         "ONNX Runtime CPU has few BF16 kernels: accuracy is that of the quantized model with a float32 rest."
     )
     return model, (*notes, measured)
-
-
-def _clean(model: Model) -> Model:
-    """Without exporters' stack traces and paths."""
-    clean = model.clone()
-    ClearMetadataAndDocStringPass()(clean.ir)
-    return clean
 
 
 def _samples(job: BuildJob) -> Iterator[Arrays]:

@@ -40,8 +40,8 @@ def make_profiles(
         TargetError: nothing tells the size of a dimension.
     """
     _refuse_unranked(model)
+    refuse_unknown(model, dimensions)
     found = dynamic_dimensions(model)
-    refuse_unknown(found, dimensions)
     open_names = [name for name in found if name not in dimensions]
     seen = _seen(model, samples) if open_names else {}
     derived = {name: _derive(name, 0 in found[name], seen.get(name, Counter())) for name in open_names}

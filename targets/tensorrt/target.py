@@ -70,11 +70,11 @@ class TensorRTTarget:
 
     def check_model(self, model: Model, options: TensorRTOptions) -> None:
         """Refuse sizes of dimensions that ``model`` does not have, and a backend that is not here."""
-        from edgeq.targets.dimensions import dynamic_dimensions, refuse_unknown
+        from edgeq.targets.dimensions import refuse_unknown
         from edgeq.targets.tensorrt.backend.choose import choose
 
         choose(options)
-        refuse_unknown(dynamic_dimensions(model), options.dimensions)
+        refuse_unknown(model, options.dimensions)
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write the engine, its layer table and the ONNX model it came from; raises TargetError."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from edgeq.calibration.types import Array
 from edgeq.targets.coreml.runner import InterpreterRunner
 from edgeq.targets.coreml.verification.contents import package_contents
 from tests.support.coreml_artefacts import PACKAGE
+from tests.support.language_models import random_model
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -27,18 +27,10 @@ WEIGHTS = {"bert": 2 * 6 + 5, "llama": 2 * 7 + 2}
 STORED = {"fp16": "float16", "int8-weight": "int8", "int4-weight": "int4"}
 
 
-def _make(name: str) -> Any:
-    torch.manual_seed(0)
-    if name == "bert":
-        config = transformers.BertConfig(**SIZES, num_labels=3)
-        return transformers.BertForSequenceClassification(config).eval()
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2)).eval()
-
-
 @pytest.fixture(scope="module", params=["bert", "llama"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / request.param
-    _make(request.param).save_pretrained(path)
+    random_model(request.param, SIZES).save_pretrained(path)
     return Path(path)
 
 
@@ -68,7 +60,7 @@ def _decibel(wanted: Array, found: Array) -> float:
 def _wanted(name: str, inputs: dict[str, Array]) -> Array:
     with torch.no_grad():
         tensors = {key: torch.from_numpy(values) for key, values in inputs.items()}
-        return np.asarray(_make(name)(**tensors).logits.numpy())
+        return np.asarray(random_model(name, SIZES)(**tensors).logits.numpy())
 
 
 @pytest.mark.parametrize("scheme", STORED)

@@ -12,6 +12,7 @@ import edgeq
 from edgeq.calibration.types import Array
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 from edgeq.targets.tensorrt.files import QDQ_MODEL
+from tests.support.language_models import random_model
 from tests.support.tensorrt import needs_rtx
 from tests.support.weight_models import sqnr
 
@@ -29,18 +30,10 @@ SIZES = {"vocab_size": VOCABULARY, "hidden_size": 256, "num_hidden_layers": 2, "
 WEIGHTS = {"bert": 2 * 6 + 5, "llama": 2 * 7 + 2}
 
 
-def _make(name: str) -> Any:
-    torch.manual_seed(0)
-    if name == "bert":
-        config = transformers.BertConfig(**SIZES, num_labels=3)
-        return transformers.BertForSequenceClassification(config).eval()
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, num_key_value_heads=2)).eval()
-
-
 @pytest.fixture(scope="module", params=["bert", "llama"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / request.param
-    _make(request.param).save_pretrained(path)
+    random_model(request.param, SIZES).save_pretrained(path)
     return Path(path)
 
 
@@ -67,7 +60,9 @@ def _wanted(name: str, first: int) -> Array:
     known = {key: torch.from_numpy(values) for key, values in _inputs(first).items()}
     unread = "position_ids" if name == "bert" else "token_type_ids"
     with torch.no_grad():
-        found = _make(name)(**{key: value for key, value in known.items() if key != unread}).logits.numpy()
+        found = random_model(name, SIZES)(
+            **{key: value for key, value in known.items() if key != unread}
+        ).logits.numpy()
     return np.asarray(found if found.ndim == 2 else found[:, -SHOWN:])
 
 
