@@ -1,7 +1,8 @@
 """The same addresses in every run: the compiler orders what it writes by where it lies in memory.
 
 Measured with TensorRT for RTX 1.7: the same graph gives engines that differ in the numbers of inner tensors,
-unless the system places memory at the same addresses each time.
+unless the system places memory at the same addresses each time. The heap is as it was at the first build too
+because that runs in a thread of its own (worker.py).
 """
 
 from __future__ import annotations

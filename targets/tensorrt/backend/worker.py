@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO, cast
@@ -33,7 +34,11 @@ def main(arguments: list[str]) -> None:
     requests: SimpleQueue[BuildRequest] = SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin, requests), daemon=True).start()
     while True:
-        answer(_outcome(compiler, requests.get()))
+        # A thread of its own has a heap of its own (glibc): what Python took before the build, which depends
+        # on the environment and on every folder of sys.path, moves no address of the compiler's.
+        with ThreadPoolExecutor(max_workers=1) as build:
+            outcome = build.submit(_outcome, compiler, requests.get()).result()
+        answer(outcome)
 
 
 def _outcome(compiler: Compiler, request: BuildRequest) -> dict[str, Any]:
