@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from edgeq.calibration.types import TensorSpec
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,13 @@ class Model:
     """An ``onnx_ir.Model`` plus its source.
 
     The ``ir`` object is mutable: a step that changes it works on :meth:`clone` unless it made it itself.
+    ``program`` is the PyTorch program that it was exported from, for targets that compile that instead; its
+    inputs and outputs are in the order of the graph's.
     """
 
     ir: ir.Model
     source: Source
+    program: ExportedProgram | None = field(default=None, repr=False, compare=False)
 
     @property
     def inputs(self) -> list[TensorSpec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def compile_model(
     normalized = normalize(original)
     samples = None if calibration is None else _singles(original, calibration, EQUIVALENCE_SAMPLES)
     equivalence = check_equivalent(original, normalized.model, samples, progress)
-    quantized = quantize(
+    quantize_by = target.quantizer(options) or quantize
+    quantized = quantize_by(
         Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
     )
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
@@ -82,10 +83,15 @@ def compile_model(
         sampled,
         origin,
         data=calibration or evaluation,
+        original=original,
+        calibration=calibration,
+        evaluation=evaluation,
         threads=threads,
         progress=progress,
     )
     build = target.build(job, folder)
+    if build.plan is not None:
+        quantized = replace(quantized, plan=build.plan)
     nodes = target.verify(folder, quantized.plan)
     if strict:
         refuse_missed(nodes)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from edgeq.calibration.affine import ScaleDtype
 from edgeq.calibration.types import Array, Arrays, DataSource, TensorSpec
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgeq.benchmarks.options import BenchOptions
     from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
+    from edgeq.compiler.quantize.dispatch import Request
+    from edgeq.compiler.quantize.result import Quantized
     from edgeq.compiler.recipe import Recipe, Scheme
 
 
@@ -209,7 +211,9 @@ class BuildJob:
 
     ``model`` is the quantized ONNX model, ``options`` what :meth:`Target.options` returned. ``samples`` are
     real inputs of single inferences to compare numbers on, empty without data; ``sampled_from`` says whose.
-    ``data`` is the whole of that data, for what needs more than a few samples.
+    ``data`` is the whole of that data, for what needs more than a few samples. ``original`` is the model as
+    it was loaded; ``calibration`` and ``evaluation`` are the data as given, for targets that quantize
+    themselves.
     """
 
     model: Model
@@ -219,6 +223,9 @@ class BuildJob:
     samples: tuple[Arrays, ...] = ()
     sampled_from: str = ""
     data: DataSource | None = None
+    original: Model | None = None
+    calibration: DataSource | None = None
+    evaluation: DataSource | None = None
     threads: int | None = None
     progress: Progress = field(default_factory=SilentProgress)
 
@@ -228,7 +235,8 @@ class BuildResult:
     """Files written (relative to the artefact folder) and what the application must know to load them.
 
     ``files`` ship; ``evidence`` stays with the artefact so that it can be verified again. ``checks`` are what
-    the build has proved of the written files, and ``proved_by`` says in words what ran them.
+    the build has proved of the written files, and ``proved_by`` says in words what ran them. ``plan`` is what
+    a build planned that quantizes by itself, None: it kept the job's.
     """
 
     files: tuple[str, ...]
@@ -237,6 +245,7 @@ class BuildResult:
     evidence: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     proved_by: str = ""
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
@@ -280,6 +289,10 @@ class DeviceRunner(Protocol):
         """Time the artefact beside float versions of ``original``: the FP32 model or a folder with it."""
 
 
+# Quantizes the normalized model of a request by other rules than edgeq's.
+Quantizer: TypeAlias = "Callable[[Request], Quantized]"
+
+
 class Target(Protocol):
     """One hardware target. Instances are cheap; heavy imports happen inside the methods."""
 
@@ -312,6 +325,13 @@ class Target(Protocol):
         Raises:
             ConfigError: an option names what the model does not have.
             TargetError: nothing here builds what the options ask for.
+        """
+        ...
+
+    def quantizer(self, options: Any) -> Quantizer | None:
+        """What quantizes in place of edgeq's own methods; None: they do.
+
+        A target whose build quantizes by itself returns the model as it is, and the build the plan.
         """
         ...
 

@@ -39,4 +39,4 @@ def load_exported_program(path: Path, progress: Progress) -> Model:
             graph = to_onnx(program)
         except Exception as error:
             raise ModelError(f"{path} cannot be converted to ONNX: {reason(error)}.") from error
-    return to_model(graph, str(path), progress)
+    return to_model(graph, program, str(path), progress)

@@ -42,12 +42,13 @@ def export_module(
         except Exception as error:  # noqa: BLE001 - torch raises many types; the fixed export decides
             why = reason(error)
         else:
-            return to_model(graph, name, progress)
+            return to_model(graph, program, name, progress)
         try:
-            graph = to_onnx(_capture(module, args, kwargs, dynamic=False))
+            program = _capture(module, args, kwargs, dynamic=False)
+            graph = to_onnx(program)
         except Exception as error:
             raise ModelError(f"{name} cannot be exported to ONNX: {reason(error)}.") from error
-    return to_model(graph, name, progress, why=why)
+    return to_model(graph, program, name, progress, why=why)
 
 
 def to_onnx(program: ExportedProgram) -> ir.Model:
@@ -66,7 +67,9 @@ def to_onnx(program: ExportedProgram) -> ir.Model:
     return graph
 
 
-def to_model(graph: ir.Model, location: str, progress: Progress, why: str | None = None) -> Model:
+def to_model(
+    graph: ir.Model, program: ExportedProgram, location: str, progress: Progress, why: str | None = None
+) -> Model:
     """Wrap an exported graph; say so when its batch is fixed, and ``why`` when that is known."""
     import torch
 
@@ -80,7 +83,7 @@ def to_model(graph: ir.Model, location: str, progress: Progress, why: str | None
         because = f", because a dynamic one cannot be exported: {why}" if why else ""
         details["batch_reason"] = why or "the program was exported with a fixed batch"
         progress.note(f"{location}: the batch is fixed at {fixed}{because}.")
-    return Model(graph, Source("torch", location, graph_sha256(graph), details))
+    return Model(graph, Source("torch", location, graph_sha256(graph), details), program)
 
 
 def fixed_batch(graph: ir.Model) -> int | str | None:

@@ -93,6 +93,7 @@ def compile(
     gate = _budgets(budgets, bench)
     check_recipe(wanted, chosen.capabilities())
     options = chosen.options(target_options or {}, wanted)
+    check_recipe(wanted, chosen.capabilities(options))
     require_ready(chosen)
     if wanted.scheme in NEEDS_CALIBRATION and calibration is None:
         raise missing_calibration(wanted.scheme)

@@ -70,6 +70,9 @@ class CoreMLTarget:
 
         refuse_unknown(model, options.dimensions)
 
+    def quantizer(self, options: Any) -> None:
+        """None: edgeq quantizes."""
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.mlpackage`` and the evidence that proves it; raises TargetError."""
         from edgeq.targets.coreml.build import build

@@ -62,6 +62,9 @@ class OnnxRuntimeTarget:
     def check_model(self, model: Model, options: None) -> None:
         """Nothing: there are no options."""
 
+    def quantizer(self, options: Any) -> None:
+        """None: edgeq quantizes."""
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""
         from edgeq.targets.onnxruntime.build import build

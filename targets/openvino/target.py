@@ -65,6 +65,9 @@ class OpenVINOTarget:
 
         refuse_unknown(model, options.dimensions)
 
+    def quantizer(self, options: Any) -> None:
+        """None: edgeq quantizes."""
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.xml``, ``model.bin`` and the evidence that proves them; raises TargetError."""
         from edgeq.targets.openvino.build import build

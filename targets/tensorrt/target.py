@@ -76,6 +76,9 @@ class TensorRTTarget:
         choose(options)
         refuse_unknown(model, options.dimensions)
 
+    def quantizer(self, options: TensorRTOptions) -> None:
+        """None: edgeq quantizes."""
+
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write the engine, its layer table and the ONNX model it came from; raises TargetError."""
         from edgeq.targets.tensorrt.build import build
