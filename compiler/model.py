@@ -35,8 +35,8 @@ class Model:
     """An ``onnx_ir.Model`` plus its source.
 
     The ``ir`` object is mutable: a step that changes it works on :meth:`clone` unless it made it itself.
-    ``program`` is the PyTorch program that it was exported from, for targets that compile that instead; its
-    inputs and outputs are in the order of the graph's.
+    ``program`` is the PyTorch program that it was exported from, for targets that compile that instead: its
+    inputs, flattened by its ``call_spec.in_spec``, and its outputs are in the order of the graph's.
     """
 
     ir: ir.Model

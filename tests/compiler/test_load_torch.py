@@ -14,12 +14,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgeq.calibration.random_inputs import random_inputs
 from edgeq.compiler.load import load
 from edgeq.errors import MissingExtraError, ModelError, UsageError
 from tests.support.loading import Recorder, run
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+pytree = torch.utils._pytree
 
 
 class Cnn(nn.Module):
@@ -95,6 +97,18 @@ def _agree(model: Any, module: Any, example: Any) -> None:
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def _program_agrees(model: Any) -> None:
+    """The program that a loaded model keeps takes and gives what the graph does, in its order."""
+    feed = random_inputs(model.inputs, seed=3, batch=2)
+    with torch.no_grad():
+        flat = [torch.from_numpy(feed[spec.name]) for spec in model.inputs]
+        arguments, keywords = pytree.tree_unflatten(flat, model.program.call_spec.in_spec)
+        found = model.program.module()(*arguments, **keywords)
+    found = pytree.tree_leaves(found)
+    for wanted, theirs in zip(run(model, feed), found, strict=True):
+        np.testing.assert_allclose(theirs.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
 def _shared(model: Any, module: Any) -> bool:
     """Some of the graph's weights lie in the module's own memory."""
     tensors = [value.const_value.numpy() for value in model.ir.graph.initializers.values()]
@@ -127,6 +141,7 @@ def test_modules_export_with_a_dynamic_batch(
         spec.shape is not None and spec.shape[0] == "batch" for spec in [*model.inputs, *model.outputs]
     )
     assert [spec.name for spec in model.outputs] == outputs
+    _program_agrees(model)
     assert all(part.training for part in module.modules())
     assert _shared(model, module)
     for other in (1, 2, 5):
