@@ -69,6 +69,34 @@ def load_folder(path: Path, task: str | None, progress: Progress) -> Model:
     return Model(graph, Source("hf", str(path), digest, _details(folder, task, graph.opset_imports[""])))
 
 
+def float_module(source: Source, attention: str | None = None) -> Any:
+    """The transformers model, in float32, that the graph loaded from ``source`` was exported from.
+
+    ``attention``: the implementation that transformers computes attention with; None: its own choice.
+
+    Raises:
+        ModelError: the folder has changed and cannot be loaded any more.
+    """
+    folder = read_folder(Path(source.location))
+    _require_optimum()
+    task = str(source.details["task"])
+    try:
+        with _offline(), quiet(), weights_only():
+            named = task != _own_task(folder)
+            model, _ = _instantiate(folder, task, named, attention)
+    except Exception as error:
+        raise ModelError(f"{folder.path} cannot be loaded: {reason(error)}.") from error
+    return model.eval()
+
+
+def _own_task(folder: Folder) -> str | None:
+    """The task of the architecture that the folder names; None where that tells none."""
+    try:
+        return _infer_task(folder, [])
+    except ModelError:
+        return None
+
+
 def read_folder(path: Path) -> Folder:
     """Read ``config.json`` and find the weights.
 
@@ -184,7 +212,9 @@ def _export(folder: Folder, task: str, named: bool, output: Path) -> Path:
     return files[0]
 
 
-def _instantiate(folder: Folder, task: str, named: bool) -> tuple[Any, list[str]]:
+def _instantiate(
+    folder: Folder, task: str, named: bool, attention: str | None = None
+) -> tuple[Any, list[str]]:
     """The model in float32 without a cache, and the weights that the folder does not have.
 
     transformers fills those with random numbers and goes on; a compiled model must not.
@@ -204,6 +234,7 @@ def _instantiate(folder: Folder, task: str, named: bool) -> tuple[Any, list[str]
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **({} if attention is None else {"attn_implementation": attention}),
     )
     model.config.use_cache = False
     if task == "text-classification" and model.config.pad_token_id is None:

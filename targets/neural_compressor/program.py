@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model
 from edgeq.errors import TargetError
+from edgeq.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+    from torch.fx import GraphModule
+
+# As plain operators: the products in it can be quantized, which those of a fused attention cannot.
+ATTENTION = "eager"
+# Sizes of the inputs that a Hugging Face model is traced with; torch.export takes 1 for a constant.
+_BATCH, _SEQUENCE = 2, 16
 
 
 def refuse_onnx(model: Model) -> None:
@@ -18,3 +32,117 @@ def refuse_onnx(model: Model) -> None:
         f"Target 'neural-compressor' takes PyTorch models, and {model.source.location} is an ONNX model.",
         fix="Give a torch module (module:factory), a .pt2 or a Hugging Face folder, or take --target openvino.",
     )
+
+
+def capture(
+    model: Model, progress: Progress | None = None, *, attention: str = ATTENTION
+) -> ExportedProgram:
+    """The program of ``model``, whose inputs and outputs are those of its graph, in that order.
+
+    A Hugging Face folder is traced with what its graph leaves dynamic being dynamic, as far as PyTorch can.
+
+    Raises:
+        TargetError: PyTorch cannot trace it.
+        ModelError: the folder cannot be loaded any more.
+    """
+    refuse_onnx(model)
+    if model.program is not None:
+        return model.program
+    with (progress or SilentProgress()).task("Tracing the PyTorch model"):
+        return _trace_folder(model, attention)
+
+
+def flat_module(program: ExportedProgram, model: Model) -> GraphModule:
+    """``program`` as a module that takes the tensors ``model.inputs`` and returns ``model.outputs``, a tuple.
+
+    Raises:
+        TargetError: the program takes or returns something else besides.
+    """
+    from torch.fx.graph import CodeGen
+
+    with quiet():
+        # Its checks of input shapes would be traced again, as part of the computation.
+        module: GraphModule = program.module(check_guards=False)  # type: ignore[assignment]
+    module.graph.set_codegen(CodeGen())
+    taken = [node for node in module.graph.nodes if node.op == "placeholder"]
+    returned = tuple(next(n for n in module.graph.nodes if n.op == "output").args[0])
+    if len(taken) != len(model.inputs) or len(returned) != len(model.outputs):
+        raise TargetError(
+            f"The program of {model.source.location} takes {len(taken)} values and returns {len(returned)}, "
+            f"its ONNX model {len(model.inputs)} and {len(model.outputs)}.",
+            fix="Give a module that takes and returns tensors only, each of them used.",
+        )
+    module.recompile()
+    return module
+
+
+def dynamic_shapes(module: GraphModule) -> tuple[dict[int, Any], ...]:
+    """For every input of ``module``: axis → ``Dim.AUTO`` of those that are not fixed."""
+    import torch
+
+    found = []
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            sizes = node.meta["val"].shape
+            found.append(
+                {axis: torch.export.Dim.AUTO for axis, size in enumerate(sizes) if not isinstance(size, int)}
+            )
+    return tuple(found)
+
+
+def _trace_folder(model: Model, attention: str) -> ExportedProgram:
+    import torch
+
+    from edgeq.compiler.load.hugging_face import float_module
+
+    network = float_module(model.source, attention)
+    names = [spec.name for spec in model.inputs]
+    results = [spec.name for spec in model.outputs]
+    example = _example(network, str(model.source.details["task"]), names)
+    dims = tuple(_dynamic(spec.shape) for spec in model.inputs)
+    try:
+        with quiet(), torch.no_grad():
+            return torch.export.export(
+                _by_position(network, names, results), example, dynamic_shapes=(dims,), strict=False
+            )
+    except Exception as error:
+        raise TargetError(
+            f"PyTorch cannot trace the model in {model.source.location}: {reason(error)}.",
+            fix="Take --target openvino or onnxruntime.",
+        ) from error
+
+
+def _by_position(network: torch.nn.Module, names: list[str], results: list[str]) -> torch.nn.Module:
+    """``network`` with the inputs ``names`` and the outputs ``results`` by position."""
+    import torch
+
+    class ByPosition(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            found = self.network(**dict(zip(names, tensors, strict=True)))
+            return tuple(found[name] for name in results)
+
+    return ByPosition().eval()
+
+
+def _dynamic(shape: tuple[int | str | None, ...] | None) -> dict[int, Any]:
+    import torch
+
+    sizes = shape or ()
+    return {axis: torch.export.Dim.AUTO for axis, size in enumerate(sizes) if not isinstance(size, int)}
+
+
+def _example(network: Any, task: str, names: list[str]) -> tuple[torch.Tensor, ...]:
+    """Inputs of the model as optimum makes them for its own export."""
+    from optimum.exporters.tasks import TasksManager
+
+    make = TasksManager.get_exporter_config_constructor(
+        exporter="onnx", model=network, task=task, library_name="transformers"
+    )
+    config = make(network.config, task=task)
+    with quiet():
+        made = config.generate_dummy_inputs(framework="pt", batch_size=_BATCH, sequence_length=_SEQUENCE)
+    return tuple(made[name] for name in names)
