@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
+
+FOLDER = Path(__file__).resolve().parents[2] / "build" / "digits"
+WEIGHTS = "digits.pt"
 
 
 class Block(nn.Module):
@@ -46,7 +51,14 @@ class DigitNet(nn.Module):
         )
         self.head = nn.Sequential(nn.Linear(128, 256), nn.ReLU(), nn.Linear(256, 10))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """The logits, [batch, 10]."""
-        logits: Tensor = self.head(self.features(x))
+        logits: Tensor = self.head(self.features(image))
         return logits
+
+
+def trained() -> tuple[DigitNet, tuple[Tensor]]:
+    """The network that ``prepare.py`` trained, and inputs to export it with: a factory for ``edgeq compile``."""
+    model = DigitNet()
+    model.load_state_dict(torch.load(FOLDER / WEIGHTS, weights_only=True))
+    return model.eval(), (torch.zeros(2, 1, 16, 16),)

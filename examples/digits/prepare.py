@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from network import DigitNet
+from network import FOLDER, WEIGHTS, DigitNet
 from sklearn.datasets import load_digits
 from torch import nn
 
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "digits"
 CALIBRATION, EVALUATION = 200, 600
 EPOCHS, BATCH = 10, 64
 
@@ -77,13 +76,14 @@ def export(model: DigitNet, path: Path) -> None:
 
 
 def main() -> None:
-    """Write digits.onnx, calibration.npz and evaluation.npz into the folder."""
+    """Write the model, as weights and as ONNX, and its data into the folder."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     images, labels = digits()
     model = train(images[EVALUATION:], labels[EVALUATION:])
     seconds = time.monotonic() - begin
+    torch.save(model.state_dict(), folder / WEIGHTS)
     export(model, folder / "digits.onnx")
     calibration = slice(EVALUATION, EVALUATION + CALIBRATION)
     np.savez(folder / "calibration.npz", image=images[calibration])
