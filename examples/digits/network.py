@@ -58,7 +58,7 @@ class DigitNet(nn.Module):
 
 
 def trained() -> tuple[DigitNet, tuple[Tensor]]:
-    """The network that ``prepare.py`` trained, and inputs to export it with: a factory for ``edgeq compile``."""
+    """What ``prepare.py`` trained, and inputs to export it with: a factory for ``edgeq compile``."""
     model = DigitNet()
     model.load_state_dict(torch.load(FOLDER / WEIGHTS, weights_only=True))
     return model.eval(), (torch.zeros(2, 1, 16, 16),)
