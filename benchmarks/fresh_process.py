@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,25 +38,64 @@ def run_fresh(
     options: BenchOptions,
     progress: Progress,
 ) -> list[list[ProcessRun]]:
-    """``options.processes`` runs of every subject, taking turns.
-
-    A first process of each, which is not counted, finds out what its runtime imports (the others import
-    that before the clock starts) and brings the files into the page cache.
+    """``options.processes`` runs of every subject, taking turns; see :func:`run_each_fresh`.
 
     Raises:
         TargetError: a process fails, is killed or takes too long.
+    """
+    found = run_each_fresh(subjects, inputs, options=options, progress=progress)
+    for each in found:
+        if isinstance(each, TargetError):
+            raise each
+    return [each for each in found if not isinstance(each, TargetError)]
+
+
+def run_each_fresh(
+    subjects: Sequence[Subject],
+    inputs: dict[str, Array],
+    *,
+    options: BenchOptions,
+    progress: Progress,
+) -> list[list[ProcessRun] | TargetError]:
+    """``options.processes`` runs of every subject, taking turns, or the error that ended its first bad one.
+
+    A first process of each, which is not counted, finds out what its runtime imports (the others import
+    that before the clock starts) and brings the files into the page cache.
     """
     total = len(subjects) * (options.processes + 1)
     with TemporaryDirectory(prefix="edgeq-") as name, progress.task("Fresh processes", total) as advance:
         folder = Path(name)
         save_inputs(folder / "inputs.npz", inputs)
         launch = _Launcher(folder, options, advance)
-        modules = [launch.run(subject, [])["modules"] for subject in subjects]
-        runs: list[list[ProcessRun]] = [[] for _ in subjects]
-        for _ in range(options.processes):
-            for of_this, subject, imports in zip(runs, subjects, modules, strict=True):
-                of_this.append(_process_run(launch.run(subject, imports)))
-    return runs
+        series = [_Series(subject) for subject in subjects]
+        for _ in range(options.processes + 1):
+            for one in series:
+                one.extend(launch)
+    return [one.runs if one.error is None else one.error for one in series]
+
+
+@dataclass
+class _Series:
+    """The runs of one subject so far; ``modules`` is None before the first."""
+
+    subject: Subject
+    modules: list[str] | None = None
+    runs: list[ProcessRun] = field(default_factory=list)
+    error: TargetError | None = None
+
+    def extend(self, launch: _Launcher) -> None:
+        """One process more, unless one has failed."""
+        if self.error is not None:
+            return
+        try:
+            found = launch.run(self.subject, self.modules or [])
+        except TargetError as error:
+            self.error = error
+            return
+        if self.modules is None:
+            self.modules = found["modules"]
+        else:
+            self.runs.append(_process_run(found))
 
 
 def _process_run(result: dict[str, Any]) -> ProcessRun:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 
 from edgeq.benchmarks.accuracy import measure_accuracy
 from edgeq.benchmarks.budgets import Budget
 from edgeq.benchmarks.feeding import Feeds, latency_feeds
-from edgeq.benchmarks.fresh_process import run_fresh
-from edgeq.benchmarks.latency import measure_latency
+from edgeq.benchmarks.fresh_process import ProcessRun, run_each_fresh
+from edgeq.benchmarks.intervals import Times
+from edgeq.benchmarks.latency import Timing, latency_measurements, time_in_turns
 from edgeq.benchmarks.load_time import load_time
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.memory import peak_memory
 from edgeq.benchmarks.metric_info import DEVICE, RESOURCES, resource
 from edgeq.benchmarks.metrics import default_metrics, get_metric
 from edgeq.benchmarks.options import BenchOptions, Part
+from edgeq.benchmarks.remembered import Remembered
 from edgeq.benchmarks.size import measure_size
 from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import DataSource
-from edgeq.errors import EdgeqError, UsageError
+from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import DeviceRunner, Runner
 
-__all__ = ["BenchOptions", "Subject", "measure"]
+__all__ = ["BenchOptions", "Subject", "Together", "measure", "measure_together"]
 
 
 def measure(
@@ -58,27 +60,72 @@ def measure(
         ModelError: a file is missing.
         TargetError: a model cannot be loaded or run.
     """
-    _require_same_threads(artefact, baseline)
-    job = _Job(artefact, baseline, source, options or BenchOptions(), progress or SilentProgress())
+    found = measure_together(
+        [artefact],
+        baseline,
+        source=source,
+        metrics=metrics,
+        budgets=budgets,
+        options=[options or BenchOptions()],
+        progress=progress,
+    )[0]
+    if found.error is not None:
+        raise found.error
+    return found.measurements
+
+
+@dataclass(frozen=True)
+class Together:
+    """What was measured of one of several artefacts, up to the ``error`` that ended it.
+
+    ``times``: seconds per inference, [turns, inferences per turn]; turn i of all artefacts that have times is
+    the same stretch of time, so that they can be compared pair by pair. None without latency.
+    """
+
+    measurements: Measurements
+    times: Times | None = None
+    error: Exception | None = None
+
+
+def measure_together(
+    artefacts: Sequence[Subject],
+    baseline: Subject | None,
+    *,
+    source: DataSource | None,
+    metrics: Sequence[str] | None = None,
+    budgets: Iterable[Budget] = (),
+    options: Sequence[BenchOptions],
+    progress: Progress | None = None,
+) -> list[Together]:
+    """Measure several artefacts beside one baseline: samples run through it once, and latency in turns.
+
+    ``options`` has one entry for each artefact, which may differ in their parts only; the rest is as for
+    :func:`measure`. An error of one artefact ends its own measuring.
+
+    Raises:
+        EdgeqError: the baseline cannot be loaded.
+    """
     wanted = _Wanted.of(metrics, budgets)
-    result = Measurements()
-    if job.asks("size"):
-        result.add(measure_size(artefact, baseline))
-    if job.asks("placement"):
-        _add_placement(job, result)
+    watch = progress or SilentProgress()
+    runs = [
+        _Run(_Job(artefact, baseline, source, chosen, watch))
+        for artefact, chosen in zip(artefacts, options, strict=True)
+    ]
     with ExitStack() as stack:
-        ours = stack.enter_context(closing(artefact.open()))
         theirs = None if baseline is None else stack.enter_context(closing(baseline.open()))
-        if job.asks("accuracy"):
-            _add_accuracy(job, ours, theirs, wanted, result)
-        feeds = _feeds(job, ours, theirs, result) if job.asks("latency", "load", "memory") else None
-        if feeds is not None and job.asks("latency"):
-            _add_latency(job, ours, theirs, feeds, result)
+        reference = Remembered(theirs) if theirs is not None and len(runs) > 1 else theirs
+        for run in runs:
+            with run.attempt():
+                run.start(stack, reference, wanted)
+        feeds = _feed(runs, theirs)
+        if feeds is not None:
+            _add_latencies(runs, theirs, feeds)
     # The sessions of this process are closed by now, so that the fresh ones have the machine.
-    if feeds is not None and job.asks("load", "memory"):
-        _add_fresh(job, feeds, result)
-    _explain_what_is_missing(job, wanted, result)
-    return result
+    if feeds is not None:
+        _add_fresh(runs, baseline, feeds)
+    for run in runs:
+        _explain_what_is_missing(run.job, wanted, run.result)
+    return [Together(run.result, run.times, run.error) for run in runs]
 
 
 @dataclass(frozen=True)
@@ -112,6 +159,47 @@ class _Job:
         return any(part in self.options.parts for part in parts)
 
 
+@dataclass
+class _Run:
+    """The measuring of one artefact: what it has found, or the error that ended it."""
+
+    job: _Job
+    result: Measurements = field(default_factory=Measurements)
+    runner: Runner | None = None
+    times: Times | None = None
+    fed: bool = False
+    error: Exception | None = None
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """An error inside is this artefact's, not that of the others."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (a single artefact raises it again, a row shows it)
+            self.error = error
+
+    def open(self, stack: ExitStack) -> Runner:
+        """The artefact's runner, for as long as ``stack`` lasts."""
+        self.runner = stack.enter_context(closing(self.job.artefact.open()))
+        return self.runner
+
+    def start(self, stack: ExitStack, theirs: Runner | None, wanted: _Wanted) -> None:
+        """Everything that takes no clock: size, placement, accuracy."""
+        job = self.job
+        _require_same_threads(job.artefact, job.baseline)
+        if job.asks("size"):
+            self.result.add(measure_size(job.artefact, job.baseline))
+        if job.asks("placement"):
+            _add_placement(job, self.result)
+        ours = self.open(stack)
+        if job.asks("accuracy"):
+            _add_accuracy(job, ours, theirs, wanted, self.result)
+
+    def asks(self, *parts: Part) -> bool:
+        """Whether one of the parts is still to be measured."""
+        return self.error is None and self.job.asks(*parts)
+
+
 def _require_same_threads(artefact: Subject, baseline: Subject | None) -> None:
     if baseline is None or baseline.threads == artefact.threads:
         return
@@ -138,21 +226,60 @@ def _defaults(source: DataSource, ours: Runner, theirs: Runner | None) -> list[s
     return names if theirs is not None else [name for name in names if not get_metric(name).needs_baseline]
 
 
-def _feeds(job: _Job, ours: Runner, theirs: Runner | None, result: Measurements) -> Feeds | None:
-    """The inputs of timed inferences; None, and a failure in words, where random ones do not do."""
-    runners = [ours] if theirs is None else [ours, theirs]
+def _feed(runs: Sequence[_Run], theirs: Runner | None) -> Feeds | None:
+    """The inputs of timed inferences, the same for all; None where nothing is timed."""
+    asking = [run for run in runs if run.asks("latency", "load", "memory")]
+    for run in asking:
+        with run.attempt():
+            run.fed = _takes_inputs(run, theirs)
+    fed = [run for run in asking if run.fed]
+    if not fed:
+        return None
+    try:
+        return _common_feeds(fed, theirs)
+    except EdgeqError as error:
+        _end(fed, error)
+        return None
+
+
+def _end(runs: Sequence[_Run], error: EdgeqError) -> None:
+    for run in runs:
+        run.error = error
+
+
+def _takes_inputs(run: _Run, theirs: Runner | None) -> bool:
+    """Whether the artefact runs beside the baseline; where random inputs do not do, failures say so."""
+    job, runners = run.job, _runners([run], theirs)
     if job.source is not None:
-        return latency_feeds(runners, job.source, job.options)
+        latency_feeds(runners, job.source, replace(job.options, latency_samples=1))
+        return True
     try:
         feeds = latency_feeds(runners, None, job.options)
         for runner in runners:
             runner.run(feeds.inputs[0])
     except EdgeqError as error:
         reason = f"without evaluation data the model would have to run on random inputs: {error}"
-        result.failures.update(dict.fromkeys(_names_of("latency", "load", "memory"), reason))
-        return None
-    result.notes.append(f"Latency and memory are measured on {feeds.origin}: no evaluation data was given.")
-    return feeds
+        run.result.failures.update(dict.fromkeys(_names_of("latency", "load", "memory"), reason))
+        return False
+    run.result.notes.append(
+        f"Latency and memory are measured on {feeds.origin}: no evaluation data was given."
+    )
+    return True
+
+
+def _common_feeds(runs: Sequence[_Run], theirs: Runner | None) -> Feeds:
+    # Random inputs have the sizes that the first runner declares: the one that leaves the fewest free.
+    runners = sorted(_runners(runs, theirs), key=_free_dimensions)
+    return latency_feeds(runners, runs[0].job.source, runs[0].job.options)
+
+
+def _runners(runs: Sequence[_Run], theirs: Runner | None) -> list[Runner]:
+    ours = [run.runner for run in runs if run.runner is not None]
+    return ours if theirs is None else [*ours, theirs]
+
+
+def _free_dimensions(runner: Runner) -> int:
+    return sum(not isinstance(size, int) for spec in runner.inputs for size in spec.shape or ())
 
 
 def _add_placement(job: _Job, result: Measurements) -> None:
@@ -165,27 +292,64 @@ def _add_placement(job: _Job, result: Measurements) -> None:
         result.add(resource(name, value))
 
 
-def _add_latency(job: _Job, ours: Runner, theirs: Runner | None, feeds: Feeds, result: Measurements) -> None:
-    threads = job.artefact.threads
-    result.add(
-        *measure_latency(ours, theirs, feeds, threads=threads, options=job.options, progress=job.progress)
-    )
+def _add_latencies(runs: Sequence[_Run], theirs: Runner | None, feeds: Feeds) -> None:
+    """Every artefact and the baseline in turns, so that whatever slows the machine hits all of them."""
+    timed = [run for run in runs if run.fed and run.asks("latency")]
+    if not timed:
+        return
+    job = timed[0].job
+    try:
+        series = time_in_turns(_runners(timed, theirs), feeds, job.options, job.progress)
+    except EdgeqError as error:
+        _end(timed, error)
+        return
+    reference = None if theirs is None else series[-1]
+    for run, times in zip(timed, series[: len(timed)], strict=True):
+        with run.attempt():
+            _add_latency(run, Timing(times, reference), feeds)
+
+
+def _add_latency(run: _Run, timing: Timing, feeds: Feeds) -> None:
+    job, ours = run.job, run.runner
+    run.times = timing.artefact
+    run.result.add(*latency_measurements(timing, feeds, threads=job.artefact.threads, seed=job.options.seed))
     if isinstance(ours, DeviceRunner):
         original = None if job.baseline is None else job.baseline.path
         report = ours.measure_device(original, feeds.inputs, job.options, job.progress)
-        result.add(*report.measurements)
-        result.findings.extend(report.findings)
-        result.notes.extend(report.notes)
+        run.result.add(*report.measurements)
+        run.result.findings.extend(report.findings)
+        run.result.notes.extend(report.notes)
 
 
-def _add_fresh(job: _Job, feeds: Feeds, result: Measurements) -> None:
-    subjects = [job.artefact] if job.baseline is None else [job.artefact, job.baseline]
-    runs = run_fresh(subjects, feeds.inputs[0], options=job.options, progress=job.progress)
-    theirs = runs[1] if job.baseline is not None else None
-    if job.asks("load"):
-        result.add(load_time(runs[0], theirs))
-    if job.asks("memory"):
-        result.add(*peak_memory(runs[0], theirs))
+def _add_fresh(runs: Sequence[_Run], baseline: Subject | None, feeds: Feeds) -> None:
+    asking = [run for run in runs if run.fed and run.asks("load", "memory")]
+    if not asking:
+        return
+    job = asking[0].job
+    subjects = [run.job.artefact for run in asking]
+    found = run_each_fresh(
+        subjects if baseline is None else [*subjects, baseline],
+        feeds.inputs[0],
+        options=job.options,
+        progress=job.progress,
+    )
+    theirs = None if baseline is None else found[-1]
+    for run, ours in zip(asking, found[: len(asking)], strict=True):
+        with run.attempt():
+            _add_process_runs(run, _required(ours), None if theirs is None else _required(theirs))
+
+
+def _add_process_runs(run: _Run, ours: list[ProcessRun], theirs: list[ProcessRun] | None) -> None:
+    if run.job.asks("load"):
+        run.result.add(load_time(ours, theirs))
+    if run.job.asks("memory"):
+        run.result.add(*peak_memory(ours, theirs))
+
+
+def _required(found: list[ProcessRun] | TargetError) -> list[ProcessRun]:
+    if isinstance(found, TargetError):
+        raise found
+    return found
 
 
 def _explain_what_is_missing(job: _Job, wanted: _Wanted, result: Measurements) -> None:

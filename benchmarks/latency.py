@@ -57,6 +57,13 @@ def measure_latency(
         TargetError: a model cannot be run.
     """
     timing = time_interleaved(artefact, baseline, feeds, options, progress)
+    return latency_measurements(timing, feeds, threads=threads, seed=options.seed)
+
+
+def latency_measurements(
+    timing: Timing, feeds: Feeds, *, threads: int | None, seed: int
+) -> list[Measurement]:
+    """What :func:`measure_latency` says of times that are there already."""
     detail = {
         "threads": threads or usable_cores(),
         "batch": feeds.batch,
@@ -64,14 +71,25 @@ def measure_latency(
         "iterations": int(timing.artefact.size),
         "blocks": len(timing.artefact),
     }
-    return _measurements(timing, detail, options.seed)
+    return _measurements(timing, detail, seed)
 
 
 def time_interleaved(
     artefact: Runner, baseline: Runner | None, feeds: Feeds, options: BenchOptions, progress: Progress
 ) -> Timing:
     """Run the models in alternating blocks until the options' time and iterations are reached."""
-    runners = [artefact] if baseline is None else [artefact, baseline]
+    series = time_in_turns([artefact] if baseline is None else [artefact, baseline], feeds, options, progress)
+    return Timing(series[0], series[1] if baseline is not None else None)
+
+
+def time_in_turns(
+    runners: Sequence[Runner], feeds: Feeds, options: BenchOptions, progress: Progress
+) -> list[Times]:
+    """Seconds per inference of every runner, [blocks, inferences per block]; block i of all is one turn.
+
+    Raises:
+        TargetError: one of them cannot be run.
+    """
     with _collector_off(), progress.task("Timing", 100) as advance:
         slowest = max(_warm_up(runner, feeds, options) for runner in runners)
         most = max(options.max_iterations // _BLOCKS_WANTED, 1)
@@ -85,8 +103,7 @@ def time_interleaved(
             reported = min(int(100 * done), 100)
             if done >= 1:
                 break
-    series = [np.stack(of_runner) for of_runner in blocks]
-    return Timing(series[0], series[1] if baseline is not None else None)
+    return [np.stack(of_runner) for of_runner in blocks]
 
 
 def _one_turn(
