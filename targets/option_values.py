@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edgeq.errors import ConfigError
+from edgeq.errors import ConfigError, UnknownOptionError
 from edgeq.targets.dimensions import parse_dimension
 
 # Makes the value of (key, text); raises ConfigError.
@@ -23,7 +23,8 @@ def parse_pairs(
     """Field → value; keys may be written with ``-`` or ``_``.
 
     Raises:
-        ConfigError: an unknown key, one that is given twice, or what is no value of it.
+        UnknownOptionError: an unknown key.
+        ConfigError: a key that is given twice, or what is no value of it.
     """
     _refuse_no_texts(target, pairs)
     fields: dict[str, Any] = {field: {} for field, _ in named.values()}
@@ -39,7 +40,7 @@ def parse_pairs(
             fields[plain] = parsers[plain](plain, text)
         else:
             known = ", ".join(sorted([*parsers, *(f"{one}.NAME" for one in named)]))
-            raise ConfigError(f"The target {target!r} has no option {key!r}.", fix=f"It has: {known}.")
+            raise UnknownOptionError(f"The target {target!r} has no option {key!r}.", fix=f"It has: {known}.")
     return fields
 
 

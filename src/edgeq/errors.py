@@ -4,6 +4,7 @@ EdgeqError                       5
 ├── BudgetMissedError            1   a budget was missed
 ├── UsageError                   2   unknown scheme, target, metric, option
 │   ├── ConfigError              2   edgeq.toml, budgets, recipes
+│   │   └── UnknownOptionError   2   the target has no option of that name
 │   └── OutputExistsError        2   output folder is there and --force was not given
 ├── ModelError                   3   the model cannot be read, is not valid, or changes when normalized
 ├── DataError                    3   calibration or evaluation data cannot be used
@@ -49,6 +50,10 @@ class UsageError(EdgeqError):
 
 class ConfigError(UsageError):
     """A configuration file, a budget or a recipe cannot be read."""
+
+
+class UnknownOptionError(ConfigError):
+    """A target has no option of that name."""
 
 
 class OutputExistsError(UsageError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.errors import ConfigError
+from edgeq.errors import UnknownOptionError
 from edgeq.targets.base import (
     Availability,
     BuildJob,
@@ -50,9 +50,9 @@ class OnnxRuntimeTarget:
         return CAPABILITIES
 
     def options(self, given: Mapping[str, str], recipe: Recipe) -> None:
-        """There are none; raises ConfigError."""
+        """There are none; raises UnknownOptionError."""
         for key in given:
-            raise ConfigError(
+            raise UnknownOptionError(
                 f"Target 'onnxruntime' has no option {key!r}.", fix="Leave it out, or choose another target."
             )
 
