@@ -6,6 +6,7 @@ Each rule was found by compiling a graph of the op and reading the execution gra
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from edgeq.targets.base import Capabilities, OpRule
@@ -105,3 +106,6 @@ CAPABILITIES = Capabilities(
     weight_form="dequantize",
     rounds_itself=True,
 )
+
+# What NNCF places is its own: of the rules above only those count that say what OpenVINO has kernels for.
+NNCF_CAPABILITIES = replace(CAPABILITIES, block_sizes=(16, 32, 64, 128, 256), block_size=128)

@@ -15,6 +15,10 @@ Mode = Literal["latency", "throughput"]
 # The names of OpenVINO's INFERENCE_PRECISION_HINT.
 Precision = Literal["f32", "bf16", "f16"]
 Rest = Literal["fp16", "fp32"]
+QuantizedBy = Literal["edgeq", "nncf"]
+ModelType = Literal["auto", "transformer", "other"]
+Preset = Literal["auto", "performance", "mixed"]
+Correction = Literal["full", "fast"]
 
 
 class OpenVINOOptions(BaseModel):
@@ -23,6 +27,9 @@ class OpenVINOOptions(BaseModel):
     ``mode``: one inference at a time over all threads, or several beside each other. ``precision`` is that of
     the float arithmetic. ``rest``: how the weights that are not quantized are stored. ``dimensions`` is keyed
     by the symbolic name, or ``input:axis``; what it does not name stays dynamic.
+
+    ``quantizer``: whose methods quantize. ``model_type``, ``preset`` and ``correction`` (of biases) are
+    parameters of ``nncf.quantize``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +39,10 @@ class OpenVINOOptions(BaseModel):
     precision: Precision = "f32"
     rest: Rest = "fp16"
     dimensions: Mapping[str, Dimension] = Field(default_factory=dict)
+    quantizer: QuantizedBy = "edgeq"
+    model_type: ModelType = "auto"
+    preset: Preset = "auto"
+    correction: Correction = "full"
 
     def rest_of(self, scheme: str) -> Rest:
         """The form of float weights: schemes without quantization are one by themselves."""
@@ -48,6 +59,14 @@ class OpenVINOOptions(BaseModel):
                 f"The option 'rest' has no effect with the scheme {scheme!r}, which is one by itself.",
                 fix="Leave it out, or choose a quantized scheme.",
             )
+        for name in ("model_type", "preset", "correction"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                continue
+            if self.quantizer != "nncf" or scheme != "int8-static":
+                raise ConfigError(
+                    f"The option {name!r} has no effect: it is one of NNCF's static INT8.",
+                    fix="Leave it out, or choose the scheme int8-static with -O quantizer=nncf.",
+                )
 
 
 def parse_options(pairs: Mapping[str, str]) -> OpenVINOOptions:
@@ -75,4 +94,8 @@ _PARSERS: Mapping[str, Parser] = {
     "mode": choice("latency", "throughput"),
     "precision": choice("f32", "bf16", "f16"),
     "rest": choice("fp16", "fp32"),
+    "quantizer": choice("edgeq", "nncf"),
+    "model_type": choice("auto", "transformer", "other"),
+    "preset": choice("auto", "performance", "mixed"),
+    "correction": choice("full", "fast"),
 }

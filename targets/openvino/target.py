@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
+    from edgeq.targets.base import Quantizer
     from edgeq.targets.openvino.options import OpenVINOOptions
 
 _INSTALL = "pip install 'edgeq[openvino]'"
@@ -44,9 +45,9 @@ class OpenVINOTarget:
         return Availability(True, f"openvino {found}, CPU")
 
     def capabilities(self, options: OpenVINOOptions | None = None) -> Capabilities:
-        from edgeq.targets.openvino.capabilities import CAPABILITIES
+        from edgeq.targets.openvino.capabilities import CAPABILITIES, NNCF_CAPABILITIES
 
-        return CAPABILITIES
+        return NNCF_CAPABILITIES if options is not None and options.quantizer == "nncf" else CAPABILITIES
 
     def options(self, given: Mapping[str, str], recipe: Recipe) -> OpenVINOOptions:
         """Mode, precision of the arithmetic, form of float weights, dimensions; see ``docs/openvino.md``."""
@@ -54,6 +55,12 @@ class OpenVINOTarget:
 
         options = parse_options(given)
         options.refuse_unused(recipe.scheme)
+        if options.quantizer == "nncf":
+            from edgeq.targets.openvino.nncf.library import require_nncf
+            from edgeq.targets.openvino.nncf.parameters import refuse
+
+            refuse(recipe, options)
+            require_nncf()
         return options
 
     def lint(self, model: Model, options: Any) -> None:
@@ -65,8 +72,13 @@ class OpenVINOTarget:
 
         refuse_unknown(model, options.dimensions)
 
-    def quantizer(self, options: Any) -> None:
-        """None: edgeq quantizes."""
+    def quantizer(self, options: OpenVINOOptions) -> Quantizer | None:
+        """NNCF where the options say so; None: edgeq quantizes."""
+        if options.quantizer == "edgeq":
+            return None
+        from edgeq.targets.openvino.nncf.quantizer import nncf_quantizer
+
+        return nncf_quantizer(options)
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write ``model.xml``, ``model.bin`` and the evidence that proves them; raises TargetError."""
