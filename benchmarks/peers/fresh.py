@@ -17,7 +17,12 @@ def fresh(command: Sequence[str], environment: Mapping[str, str] | None = None) 
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode == 0:
         return dict(json.loads(done.stdout.splitlines()[-1]))
-    said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return failure(done.stderr, done.returncode)
+
+
+def failure(stderr: str, status: int) -> dict[str, Any]:
+    """The last words of a process that failed."""
+    said = stderr.strip().splitlines() or [f"exit status {status}"]
     return {"error": said[-1][:300].replace("|", "/")}
 
 
