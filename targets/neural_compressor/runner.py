@@ -1,0 +1,173 @@
+"""Runs a compiled package with PyTorch alone: neither Neural Compressor nor PyTorch's compiler is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.errors import DataError, ModelError, TargetError
+from edgeq.targets.base import Runner
+from edgeq.targets.inputs import check_inputs, check_threads
+from edgeq.targets.neural_compressor.cpu import refuse_missing
+from edgeq.targets.neural_compressor.files import MODEL
+from edgeq.targets.neural_compressor.settings import Interface, Settings
+from edgeq.targets.onnxruntime.session import usable_cpus
+
+
+def open_runner(folder: Path, *, threads: int | None = None) -> Runner:
+    """The artefact in ``folder``: a package of machine code, or a folder of INT4 weights.
+
+    Raises:
+        UsageError: ``threads`` is not positive.
+        ModelError: the artefact is damaged.
+        TargetError: this machine cannot run it.
+    """
+    if (folder / MODEL).is_file():
+        return PackageRunner(folder, threads=threads)
+    from edgeq.targets.neural_compressor.weight_only.runner import WeightOnlyRunner
+
+    return WeightOnlyRunner(folder, threads=threads)
+
+
+class PackageRunner:
+    """One loaded package: arrays in, arrays out. Use :meth:`close` (or ``with``) to free its memory."""
+
+    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+        """Load the package in ``folder``; it computes with ``threads`` (None: every usable CPU).
+
+        Raises:
+            UsageError: ``threads`` is not positive.
+            ModelError: the artefact is damaged.
+            TargetError: this machine cannot run it.
+        """
+        check_threads(threads)
+        interface = Settings.read(folder).interface
+        self._threads = threads or usable_cpus()
+        self._interface = interface
+        self._inputs = [port.spec for port in interface.inputs]
+        self._outputs = [port.spec for port in interface.outputs]
+        self._package: Any = _load(folder / MODEL, interface)
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        return list(self._inputs)
+
+    @property
+    def outputs(self) -> list[TensorSpec]:
+        return list(self._outputs)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """All outputs by name.
+
+        Raises:
+            DataError: an input is missing, unknown, or has a dtype or shape that the code is not made for.
+            TargetError: the runner is closed, or the package fails.
+        """
+        if self._package is None:
+            raise TargetError("The runner is closed.", fix="Open a new one.")
+        check_inputs(self._inputs, inputs)
+        check_sizes(self._interface, inputs)
+        tensors = [_tensor(inputs[spec.name]) for spec in self._inputs]
+        try:
+            with _threads(self._threads):
+                results = self._package.boxed_run(tensors)
+        except RuntimeError as error:
+            shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
+            raise TargetError(f"The package fails on the inputs {shapes}: {_first_line(error)}") from error
+        # A result may be a view of an input or of a constant.
+        return {
+            spec.name: np.array(result.numpy()) for spec, result in zip(self._outputs, results, strict=True)
+        }
+
+    def close(self) -> None:
+        self._package = None
+
+    def __enter__(self) -> PackageRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load(path: Path, interface: Interface) -> Any:
+    """The package at ``path``, after this machine was found able to run it."""
+    import torch
+
+    refuse_missing(interface.cpu)
+    if torch.__version__ != interface.torch:
+        raise TargetError(
+            f"The package was compiled with PyTorch {interface.torch}, and this is {torch.__version__}.",
+            fix=f"Install torch=={interface.torch.split('+')[0]}, or compile the model again.",
+        )
+    try:
+        return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path} cannot be loaded: {_first_line(error)}", fix="Compile the model again."
+        ) from error
+
+
+def check_sizes(interface: Interface, inputs: Arrays) -> None:
+    """Refuse sizes that the code is not made for: it would read beyond its memory without a word.
+
+    Raises:
+        DataError: a dynamic dimension is out of its range, or inputs disagree about it.
+    """
+    seen: dict[str, tuple[int, str]] = {}
+    for port in interface.inputs:
+        for axis, (wanted, size) in enumerate(zip(port.shape, inputs[port.name].shape, strict=True)):
+            if isinstance(wanted, int):
+                continue
+            name = wanted or f"{port.name}:{axis}"
+            _check_range(interface, name, size, port.name)
+            before, other = seen.setdefault(name, (size, port.name))
+            if before != size:
+                raise DataError(
+                    f"The dimension {name!r} is {before} in the input {other!r} and {size} in {port.name!r}.",
+                    fix="Give inputs of one size.",
+                )
+
+
+def _check_range(interface: Interface, name: str, size: int, where: str) -> None:
+    smallest, largest = interface.dimensions.get(name, (0, None))
+    if size < smallest or (largest is not None and size > largest):
+        limits = f"{smallest} to {largest}" if largest is not None else f"{smallest} or more"
+        wanted = str(smallest) if smallest == largest else limits
+        raise DataError(
+            f"The dimension {name!r} is {size} in the input {where!r}; the package is compiled for {wanted}.",
+            fix="Reshape the data.",
+        )
+
+
+def _tensor(array: Array) -> Any:
+    """``array`` as a tensor without gaps; it is copied where PyTorch could not share it."""
+    import torch
+
+    plain = np.require(array, array.dtype.newbyteorder("="), ["C", "A", "W"])
+    return torch.from_numpy(plain)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch's number of threads is the process's: it is put back."""
+    import torch
+
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _first_line(error: Exception) -> str:
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if line.endswith(".") else line + "."
