@@ -310,10 +310,11 @@ def _add_latencies(runs: Sequence[_Run], theirs: Runner | None, feeds: Feeds) ->
 
 
 def _add_latency(run: _Run, timing: Timing, feeds: Feeds) -> None:
-    job, ours = run.job, run.runner
+    job = run.job
     run.times = timing.artefact
     run.result.add(*latency_measurements(timing, feeds, threads=job.artefact.threads, seed=job.options.seed))
-    if isinstance(ours, DeviceRunner):
+    ours = run.runner
+    if ours is not None and isinstance(ours, DeviceRunner):
         original = None if job.baseline is None else job.baseline.path
         report = ours.measure_device(original, feeds.inputs, job.options, job.progress)
         run.result.add(*report.measurements)

@@ -47,29 +47,49 @@ class Compiled:
         ]
 
 
-def compile_model(
-    original: Model,
-    target: Target,
-    recipe: Recipe,
-    calibration: DataSource | None,
-    folder: Path,
-    *,
-    options: Any,
-    evaluation: DataSource | None,
-    strict: bool,
-    threads: int | None,
-    progress: Progress,
-) -> Compiled:
-    """Normalize, quantize and build ``original`` into ``folder``, then ask the runtime what it really runs.
+@dataclass(frozen=True)
+class Prepared:
+    """A model on the part of its way that all targets share: loaded, with its data, and normalized."""
+
+    original: Model
+    normalized: Normalized
+    equivalence: Equivalence
+    calibration: DataSource | None
+    evaluation: DataSource | None
+
+
+def prepare(
+    original: Model, calibration: DataSource | None, evaluation: DataSource | None, progress: Progress
+) -> Prepared:
+    """Normalize ``original``.
 
     Raises:
         ModelError: normalizing would change the model's results.
-        DataError: the calibration data is missing or cannot be used.
-        TargetError: the target cannot do what the recipe asks; with ``strict`` also when it did less.
     """
     normalized = normalize(original)
     samples = None if calibration is None else _singles(original, calibration, EQUIVALENCE_SAMPLES)
     equivalence = check_equivalent(original, normalized.model, samples, progress)
+    return Prepared(original, normalized, equivalence, calibration, evaluation)
+
+
+def compile_model(
+    prepared: Prepared,
+    target: Target,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    options: Any,
+    strict: bool,
+    threads: int | None,
+    progress: Progress,
+) -> Compiled:
+    """Quantize and build a model into ``folder``, then ask the runtime what it really runs.
+
+    Raises:
+        DataError: the calibration data is missing or cannot be used.
+        TargetError: the target cannot do what the recipe asks; with ``strict`` also when it did less.
+    """
+    normalized, calibration, evaluation = prepared.normalized, prepared.calibration, prepared.evaluation
     quantize_by = target.quantizer(options) or quantize
     quantized = quantize_by(
         Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
@@ -83,7 +103,7 @@ def compile_model(
         sampled,
         origin,
         data=calibration or evaluation,
-        original=original,
+        original=prepared.original,
         calibration=calibration,
         evaluation=evaluation,
         threads=threads,
@@ -95,7 +115,7 @@ def compile_model(
     nodes = target.verify(folder, quantized.plan)
     if strict:
         refuse_missed(nodes)
-    return Compiled(normalized, equivalence, quantized, build, nodes)
+    return Compiled(normalized, prepared.equivalence, quantized, build, nodes)
 
 
 def build_samples(

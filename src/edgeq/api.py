@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from edgeq.artefact import artefact_folder, check_output
+from edgeq.artefact import artefact_folder
 from edgeq.benchmarks.budgets import Budget, parse_budget
 from edgeq.benchmarks.options import BenchOptions
+from edgeq.building import SourceSpec, build, check_start, load_source, make_order, open_material
 from edgeq.calibration.data import DataOptions
 from edgeq.calibration.preprocess import Preprocessing
-from edgeq.calibration.types import DataSource, TensorSpec
-from edgeq.compiler.load import load
-from edgeq.compiler.model import Model
-from edgeq.compiler.pipeline import Compiled, compile_model
-from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
+from edgeq.calibration.types import TensorSpec
 from edgeq.compiler.recipe import SCHEMES, Recipe, Scheme
 from edgeq.errors import UsageError
-from edgeq.machine import library_versions, this_machine
-from edgeq.manifest import Manifest, file_entries, verify_files
+from edgeq.manifest import Manifest, verify_files
 from edgeq.progress import Progress, SilentProgress
 from edgeq.proof import Proof, find_baseline, result, write
 from edgeq.recipes import check_read
@@ -88,48 +84,28 @@ def compile(
         TargetError: the target cannot do it.
     """
     progress = progress or SilentProgress()
-    chosen = get_target(target)
-    wanted = _recipe(scheme, recipe)
-    gate = _budgets(budgets, bench)
-    check_recipe(wanted, chosen.capabilities())
-    options = chosen.options(target_options or {}, wanted)
-    check_recipe(wanted, chosen.capabilities(options))
-    require_ready(chosen)
-    if wanted.scheme in NEEDS_CALIBRATION and calibration is None:
-        raise missing_calibration(wanted.scheme)
+    gate = parsed_budgets(budgets, bench)
     place = artefact_path(model, target, output)
-    check_output(place, force=force)
+    order = make_order(
+        target, chosen_recipe(scheme, recipe), target_options or {}, place, strict=strict, threads=threads
+    )
+    check_start(order, calibration, force=force)
 
-    original = load(model, example_inputs=example_inputs, task=task, progress=progress)
-    chosen.check_model(original, options)
-    data = DataOpener(original.inputs, original.source, preprocessing, data_options)
-    calibrating = data.open(calibration)
-    evaluating = data.open(evaluation)
+    spec = SourceSpec(model, calibration, evaluation, preprocessing, data_options, example_inputs, task)
+    original = load_source(spec, progress)
+    order.target.check_model(original, order.options)
+    material = open_material(original, spec, progress)
     proof = None
     if bench is not None:
-        proof = Proof(evaluating, tuple(metrics) or None, gate, threads, bench)
-        proof.check(original.outputs, chosen)
+        proof = Proof(material.evaluation, tuple(metrics) or None, gate, threads, bench)
+        proof.check(original.outputs, order.target)
 
     with artefact_folder(place, force=force) as folder:
-        compiled = compile_model(
-            original,
-            chosen,
-            wanted,
-            calibrating,
-            folder,
-            options=options,
-            evaluation=evaluating,
-            strict=strict,
-            threads=threads,
-            progress=progress,
-        )
-        manifest = _manifest(
-            original, chosen, wanted, dict(target_options or {}), calibrating, compiled, folder
-        )
+        manifest, compiling = build(order, material, folder, progress)
         if proof is not None:
-            manifest = proof.measured(manifest, folder, original, progress)
+            manifest = proof.measured(manifest, folder, original, progress, compiling=compiling)
         write(manifest, folder)
-    return result(place, manifest)
+    return result(place, manifest, compiling)
 
 
 def bench(
@@ -159,7 +135,7 @@ def bench(
     place = Path(folder)
     manifest = Manifest.read(place)
     verify_files(manifest, place)
-    gate = _budgets(budgets, options)
+    gate = parsed_budgets(budgets, options)
     chosen = get_target(manifest.target)
     require_ready(chosen)
     original, note = find_baseline(manifest.source, baseline, progress)
@@ -167,7 +143,9 @@ def bench(
     data = DataOpener(inputs, manifest.source, preprocessing, data_options)
     proof = Proof(data.open(evaluation), tuple(metrics) or None, gate, threads, options)
     proof.check(outputs, chosen)
-    manifest = proof.measured(manifest, place, original, progress, *([note] if note else []))
+    cost = None if manifest.measured is None else manifest.measured.compiling
+    notes = [note] if note else []
+    manifest = proof.measured(manifest, place, original, progress, *notes, compiling=cost)
     write(manifest, place)
     return result(place, manifest)
 
@@ -192,7 +170,7 @@ def _stem(model: Any) -> str:
     return path.resolve().name if path.is_dir() else path.stem
 
 
-def _recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
+def chosen_recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
     if recipe is None and scheme is None:
         raise UsageError("No scheme was given.", fix=f"Choose one of: {', '.join(SCHEMES)}.")
     if scheme is not None and scheme not in SCHEMES:
@@ -207,40 +185,13 @@ def _recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
     return recipe
 
 
-def _budgets(budgets: Sequence[str | Budget], options: BenchOptions | None) -> tuple[Budget, ...]:
+def parsed_budgets(budgets: Sequence[str | Budget], options: BenchOptions | None) -> tuple[Budget, ...]:
     parsed = tuple(parse_budget(b) if isinstance(b, str) else b for b in budgets)
     if parsed and options is None:
         raise UsageError(
             "Budgets were given and measuring is switched off.", fix="Drop the budgets, or measure."
         )
     return parsed
-
-
-def _manifest(
-    original: Model,
-    target: Target,
-    recipe: Recipe,
-    options: dict[str, str],
-    calibration: DataSource | None,
-    compiled: Compiled,
-    folder: Path,
-) -> Manifest:
-    return Manifest(
-        target=target.name,
-        source=original.source,
-        recipe=recipe,
-        calibration=None if calibration is None else calibration.describe(),
-        options=options,
-        files=file_entries(folder, compiled.build.files),
-        evidence=file_entries(folder, compiled.build.evidence),
-        checks=list(compiled.build.checks),
-        proved_by=compiled.build.proved_by,
-        libraries=library_versions(),
-        machine=this_machine(),
-        nodes=compiled.nodes,
-        load_hints=compiled.build.load_hints,
-        notes=compiled.notes,
-    )
 
 
 def _signature(

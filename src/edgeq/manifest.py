@@ -43,10 +43,35 @@ class FileEntry(_Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class Compiling(_Strict):
+    """What compiling has cost, from the loaded model to the written files.
+
+    ``peak_memory`` is the largest resident set of edgeq's process meanwhile, ``added_memory`` what it grew
+    by, in bytes; both without child processes (a C++ compiler), and None where the system does not tell.
+    """
+
+    seconds: float
+    peak_memory: int | None
+    added_memory: int | None
+
+    def then(self, next_step: Compiling) -> Compiling:
+        """The cost of both steps, one after the other."""
+        return Compiling(
+            seconds=self.seconds + next_step.seconds,
+            peak_memory=_largest(self.peak_memory, next_step.peak_memory),
+            added_memory=_largest(self.added_memory, next_step.added_memory),
+        )
+
+
+def _largest(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else max(first, second)
+
+
 class Measured(_Strict):
     """What was measured, on which machine, with which options, and the verdicts: may change on every run.
 
-    ``evaluation`` describes the data (as ``DataSource.describe``), ``runner`` says what ran the artefact.
+    ``evaluation`` describes the data (as ``DataSource.describe``), ``runner`` says what ran the artefact,
+    ``compiling`` what making it has cost.
     """
 
     measurements: list[Measurement] = Field(default_factory=list)
@@ -58,6 +83,7 @@ class Measured(_Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
     runner: str = "runtime"
+    compiling: Compiling | None = None
 
     @classmethod
     def of(
@@ -69,6 +95,7 @@ class Measured(_Strict):
         options: Mapping[str, Any],
         evaluation: Mapping[str, Any] | None = None,
         runner: str = "runtime",
+        compiling: Compiling | None = None,
     ) -> Self:
         """The section made of what :func:`edgeq.benchmarks.harness.measure` and ``judge`` returned."""
         return cls(
@@ -81,6 +108,7 @@ class Measured(_Strict):
             options=dict(options),
             evaluation=None if evaluation is None else dict(evaluation),
             runner=runner,
+            compiling=compiling,
         )
 
     def as_measurements(self) -> Measurements:

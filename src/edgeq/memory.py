@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -18,6 +20,32 @@ def reset_peak() -> tuple[int, int]:
     with suppress(OSError):
         _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
     return _status("VmRSS") or peak, peak
+
+
+@dataclass
+class Watched:
+    """Bytes resident ``before`` a block, and its ``peak`` when it has ended; None where that is not known."""
+
+    before: int
+    peak: int | None = None
+
+    @property
+    def added(self) -> int | None:
+        """What the block added at most."""
+        return None if self.peak is None else max(self.peak - self.before, 0)
+
+
+@contextmanager
+def watched_peak() -> Iterator[Watched]:
+    """Watch the resident set of this process, without its children, while the block runs."""
+    before, earlier = reset_peak()
+    watched = Watched(before)
+    try:
+        yield watched
+    finally:
+        peak = peak_bytes()
+        # Where the peak cannot be reset, one that did not grow is that of something before the block.
+        watched.peak = None if peak == earlier > before else peak
 
 
 def peak_bytes() -> int:

@@ -22,7 +22,7 @@ from edgeq.compiler.load import load
 from edgeq.compiler.model import Model, Source, save
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.machine import this_machine
-from edgeq.manifest import REPORT_FILE, Manifest, Measured
+from edgeq.manifest import REPORT_FILE, Compiling, Manifest, Measured
 from edgeq.progress import Progress
 from edgeq.report import write_report
 from edgeq.result import CompileResult
@@ -68,19 +68,23 @@ class Proof:
             get_metric(name).check(self.evaluation, outputs)
 
     def measured(
-        self, manifest: Manifest, folder: Path, original: Model | None, progress: Progress, *notes: str
+        self,
+        manifest: Manifest,
+        folder: Path,
+        original: Model | None,
+        progress: Progress,
+        *notes: str,
+        compiling: Compiling | None,
     ) -> Manifest:
         """``manifest`` with a new ``measured`` section for the artefact in ``folder``.
 
         Raises:
             EdgeqError: see :func:`edgeq.benchmarks.harness.measure`.
         """
-        artefact = Subject(manifest.target, folder, tuple(f.path for f in manifest.files), self.threads)
-        target = get_target(manifest.target)
-        options, limits = self._possible(target)
-        with _baseline(original, self.threads) as baseline:
+        options, _ = self.possible(get_target(manifest.target))
+        with baseline_of(original, self.threads) as baseline:
             found = measure(
-                artefact,
+                self.subject(manifest, folder),
                 baseline,
                 source=self.evaluation,
                 metrics=self.metrics,
@@ -88,8 +92,19 @@ class Proof:
                 options=options,
                 progress=progress,
             )
+        found.notes.extend(notes)
+        return self.section(manifest, found, compiling)
+
+    def subject(self, manifest: Manifest, folder: Path) -> Subject:
+        """The artefact in ``folder`` for the harness."""
+        return Subject(manifest.target, folder, tuple(f.path for f in manifest.files), self.threads)
+
+    def section(self, manifest: Manifest, found: Measurements, compiling: Compiling | None) -> Manifest:
+        """``manifest`` with ``found``, judged, and the notes that belong to the target and this machine."""
+        target = get_target(manifest.target)
+        options, limits = self.possible(target)
         advice = target.machine_note(manifest.recipe.scheme) if "latency" in options.parts else None
-        found.notes.extend([*notes, *limits, *([advice] if advice else [])])
+        found.notes.extend([*limits, *([advice] if advice else [])])
         section = Measured.of(
             found,
             judge(self.budgets, found),
@@ -97,10 +112,11 @@ class Proof:
             options={**options.to_json(), "threads": self.threads},
             evaluation=None if self.evaluation is None else self.evaluation.describe(),
             runner=target.runner_kind(),
+            compiling=compiling,
         )
         return manifest.model_copy(update={"measured": section})
 
-    def _possible(self, target: Target) -> tuple[BenchOptions, list[str]]:
+    def possible(self, target: Target) -> tuple[BenchOptions, list[str]]:
         """The options without the parts that this machine cannot measure, and the sentence that says so."""
         possible = target.measurable()
         left_out = [part for part in self.options.parts if part not in possible.parts and part != "placement"]
@@ -112,7 +128,7 @@ class Proof:
 
 
 @contextmanager
-def _baseline(original: Model | None, threads: int | None) -> Iterator[Subject | None]:
+def baseline_of(original: Model | None, threads: int | None) -> Iterator[Subject | None]:
     """The FP32 original in a folder of its own, for as long as it is measured."""
     if original is None:
         yield None
@@ -141,9 +157,10 @@ def write(manifest: Manifest, folder: Path) -> None:
     manifest.write(folder)
 
 
-def result(folder: Path, manifest: Manifest) -> CompileResult:
-    """The artefact in ``folder`` with what its manifest holds."""
+def result(folder: Path, manifest: Manifest, compiling: Compiling | None = None) -> CompileResult:
+    """The artefact in ``folder`` with what its manifest holds; ``compiling`` where nothing was measured."""
     measured = manifest.measured
     if measured is None:
-        return CompileResult(folder, manifest, Measurements(), [])
-    return CompileResult(folder, manifest, measured.as_measurements(), measured.verdicts)
+        return CompileResult(folder, manifest, Measurements(), [], compiling)
+    found = measured.as_measurements()
+    return CompileResult(folder, manifest, found, measured.verdicts, measured.compiling)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.verdicts import Verdict, all_passed
-from edgeq.manifest import Manifest
+from edgeq.manifest import Compiling, Manifest
 from edgeq.targets.base import NodeResult
 
 
@@ -16,13 +16,14 @@ class CompileResult:
     """An artefact with its proof.
 
     ``folder`` holds the native files, ``edgeq.json`` and ``report.html``; ``measurements`` is empty when
-    nothing was measured; ``nodes`` says in which precision every node runs.
+    nothing was measured; ``nodes`` says in which precision every node runs; ``compiling`` what it has cost.
     """
 
     folder: Path
     manifest: Manifest
     measurements: Measurements
     verdicts: list[Verdict]
+    compiling: Compiling | None = None
 
     @property
     def nodes(self) -> list[NodeResult]:

@@ -1,0 +1,175 @@
+"""The parts of compiling: what is asked of a target, what all targets share, and the artefact's files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from edgeq.artefact import check_output
+from edgeq.calibration.data import DataOptions
+from edgeq.calibration.preprocess import Preprocessing
+from edgeq.calibration.types import DataSource
+from edgeq.compiler.load import load
+from edgeq.compiler.model import Model
+from edgeq.compiler.pipeline import Compiled, Prepared, compile_model, prepare
+from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
+from edgeq.compiler.recipe import Recipe
+from edgeq.machine import library_versions, this_machine
+from edgeq.manifest import Compiling, Manifest, file_entries
+from edgeq.memory import watched_peak
+from edgeq.progress import Progress
+from edgeq.sources import DataOpener
+from edgeq.targets.base import Target
+from edgeq.targets.checks import require_ready
+from edgeq.targets.registry import get_target
+
+
+@dataclass(frozen=True)
+class Order:
+    """One artefact to be: the target, its recipe and options, which it accepts, and where it goes."""
+
+    target: Target
+    recipe: Recipe
+    given: Mapping[str, str]
+    options: Any
+    place: Path
+    strict: bool
+    threads: int | None
+
+
+def make_order(
+    target: str,
+    recipe: Recipe,
+    given: Mapping[str, str],
+    place: Path,
+    *,
+    strict: bool = False,
+    threads: int | None = None,
+) -> Order:
+    """What ``target`` is asked for, refused before any work where it cannot do it on this machine.
+
+    Raises:
+        UsageError: an unknown target, an option that it has not or that would do nothing.
+        TargetError: it has no such scheme, or is not ready here.
+    """
+    chosen = get_target(target)
+    check_recipe(recipe, chosen.capabilities())
+    options = chosen.options(given, recipe)
+    check_recipe(recipe, chosen.capabilities(options))
+    require_ready(chosen)
+    return Order(chosen, recipe, dict(given), options, place, strict, threads)
+
+
+def check_start(order: Order, calibration: Any, *, force: bool) -> None:
+    """Refuse data that is missing and an output that is there, before any work.
+
+    Raises:
+        DataError: a static scheme without calibration data.
+        OutputExistsError: see :func:`edgeq.artefact.check_output`.
+    """
+    if order.recipe.scheme in NEEDS_CALIBRATION and calibration is None:
+        raise missing_calibration(order.recipe.scheme)
+    check_output(order.place, force=force)
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """The model and its data, as the user names them."""
+
+    model: Any
+    calibration: Any
+    evaluation: Any
+    preprocessing: Preprocessing | str | None
+    data_options: DataOptions | None
+    example_inputs: Any = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """A model and its data, read once, however many targets it is built for."""
+
+    original: Model
+    calibration: DataSource | None
+    evaluation: DataSource | None
+    progress: Progress
+
+    @cached_property
+    def prepared(self) -> tuple[Prepared, Compiling]:
+        """The normalized model, and what making it has cost: once.
+
+        Raises:
+            ModelError: see :func:`edgeq.compiler.pipeline.prepare`.
+        """
+        with _cost() as cost:
+            prepared = prepare(self.original, self.calibration, self.evaluation, self.progress)
+        return prepared, cost[0]
+
+
+def load_source(spec: SourceSpec, progress: Progress) -> Model:
+    """The model; raises ModelError."""
+    return load(spec.model, example_inputs=spec.example_inputs, task=spec.task, progress=progress)
+
+
+def open_material(original: Model, spec: SourceSpec, progress: Progress) -> Material:
+    """The data of ``original``; raises DataError and ConfigError."""
+    data = DataOpener(original.inputs, original.source, spec.preprocessing, spec.data_options)
+    return Material(original, data.open(spec.calibration), data.open(spec.evaluation), progress)
+
+
+def build(order: Order, material: Material, folder: Path, progress: Progress) -> tuple[Manifest, Compiling]:
+    """Write the artefact's files into ``folder``; the manifest (nothing measured yet), and what it has cost.
+
+    Raises:
+        EdgeqError: see :func:`edgeq.compiler.pipeline.compile_model`.
+    """
+    prepared, shared = material.prepared
+    with _cost() as cost:
+        compiled = compile_model(
+            prepared,
+            order.target,
+            order.recipe,
+            folder,
+            options=order.options,
+            strict=order.strict,
+            threads=order.threads,
+            progress=progress,
+        )
+    return _manifest(order, prepared, compiled, folder), shared.then(cost[0])
+
+
+@contextmanager
+def _cost() -> Iterator[list[Compiling]]:
+    """Time and memory of the block; the list has its one entry when the block has ended."""
+    found: list[Compiling] = []
+    begin = time.monotonic()
+    with watched_peak() as memory:
+        yield found
+    found.append(
+        Compiling(seconds=time.monotonic() - begin, peak_memory=memory.peak, added_memory=memory.added)
+    )
+
+
+def _manifest(order: Order, prepared: Prepared, compiled: Compiled, folder: Path) -> Manifest:
+    calibration = prepared.calibration
+    return Manifest(
+        target=order.target.name,
+        source=prepared.original.source,
+        recipe=order.recipe,
+        calibration=None if calibration is None else calibration.describe(),
+        options=dict(order.given),
+        files=file_entries(folder, compiled.build.files),
+        evidence=file_entries(folder, compiled.build.evidence),
+        checks=list(compiled.build.checks),
+        proved_by=compiled.build.proved_by,
+        libraries=library_versions(),
+        machine=this_machine(),
+        nodes=compiled.nodes,
+        load_hints=compiled.build.load_hints,
+        notes=compiled.notes,
+    )
