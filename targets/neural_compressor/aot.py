@@ -20,6 +20,9 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     program = torch.export.load(folder / PROGRAM)
+    # Where nodes come from is then told in the names of this program, and no others.
+    for node in program.graph.nodes:
+        node.meta.pop("from_node", None)
     graph: list[dict[str, Any]] = []
     with torch.no_grad():
         compiled = torch._inductor.aot_compile(
@@ -64,13 +67,15 @@ def _recorder(graph: list[dict[str, Any]]) -> Any:
 
 
 def _record(node: Any) -> dict[str, Any]:
-    """Name, op, and the nodes of the program that the node computes the result of."""
-    sources = [source for first in node.meta.get("from_node", []) for source in _chain(first)]
-    return {"name": node.name, "op": _op(node.target), "origins": sources}
+    """What the node calls, and the nodes of the program that it computes the result of."""
+    origins = {name for source in node.meta.get("from_node", []) for name in _roots(source)}
+    return {"op": _op(node.target), "origins": sorted(origins)}
 
 
-def _chain(source: Any) -> list[str]:
-    return [source.name, *(name for before in source.from_node for name in _chain(before))]
+def _roots(source: Any) -> list[str]:
+    if not source.from_node:
+        return [source.name]
+    return [name for before in source.from_node for name in _roots(before)]
 
 
 def _op(target: Any) -> str:

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import TensorSpec
 from edgeq.compiler.load.quiet import quiet, reason
-from edgeq.compiler.plan import Plan
 from edgeq.errors import TargetError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.neural_compressor.compiler import require_compiler
 from edgeq.targets.neural_compressor.cpu import instruction_sets
-from edgeq.targets.neural_compressor.files import MODEL, NODES
-from edgeq.targets.neural_compressor.placement import place
+from edgeq.targets.neural_compressor.files import MODEL
+from edgeq.targets.neural_compressor.placement import Call, place
 from edgeq.targets.neural_compressor.settings import Interface, ports
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ def write_package(
     dynamic_shapes: Any,
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
-    plan: Plan,
     folder: Path,
     progress: Progress | None = None,
     *,
@@ -70,12 +68,10 @@ def write_package(
         TemporaryDirectory(prefix="edgeq-aot-") as name,
     ):
         working = Path(name)
-        graph = _compile(program, compiler, working)
-        placed = place(program, graph, names, plan)
+        calls = _compile(program, compiler, working)
         shutil.move(working / MODEL, folder / MODEL)
-    text = json.dumps(placed, indent=1) + "\n"
-    (folder / NODES).write_text(text, encoding="utf-8", newline="\n")
-    return Package((MODEL,), (NODES,), _interface(program, inputs, outputs))
+    evidence = place(program, calls, names).write(folder)
+    return Package((MODEL,), (evidence,), _interface(program, inputs, outputs))
 
 
 def _export(module: GraphModule, example: Sequence[torch.Tensor], dynamic_shapes: Any) -> ExportedProgram:
@@ -90,7 +86,7 @@ def _export(module: GraphModule, example: Sequence[torch.Tensor], dynamic_shapes
         raise TargetError(f"PyTorch cannot export the quantized program: {reason(error)}.") from error
 
 
-def _compile(program: ExportedProgram, compiler: str, working: Path) -> list[dict[str, Any]]:
+def _compile(program: ExportedProgram, compiler: str, working: Path) -> list[Call]:
     """Compile in a fresh process: a crash becomes an error, and its memory and settings end with it."""
     import torch
 
@@ -105,8 +101,8 @@ def _compile(program: ExportedProgram, compiler: str, working: Path) -> list[dic
             f"PyTorch cannot compile the quantized program: {_why(ended)}.",
             fix="Keep the node that it names in float (--exclude), or take --target openvino.",
         )
-    found: list[dict[str, Any]] = json.loads((working / GRAPH).read_text(encoding="utf-8"))
-    return found
+    found = json.loads((working / GRAPH).read_text(encoding="utf-8"))
+    return [Call(each["op"], tuple(each["origins"])) for each in found]
 
 
 def _environment(working: Path) -> dict[str, str]:
