@@ -107,7 +107,7 @@ class Gate:
         rows = self.rows()
         if rows:
             head = ("", "artefact", "budget", "measured", "limit", "what")
-            parts += _markdown_table(head, [_markdown_row(row) for row in rows])
+            parts += markdown_table(head, [_markdown_row(row) for row in rows])
         for outcome in self.outcomes:
             if outcome.measurements:
                 parts += [f"\n❌ {_cell(finding)}" for finding in outcome.measurements.findings]
@@ -142,10 +142,11 @@ def _markdown_metrics(outcome: Outcome, measurements: Mapping[str, Any]) -> list
     ]
     head = ("metric", "FP32", "artefact", "change", "95 % interval", "how")
     summary = f"<details><summary>Measurements of {_cell(outcome.name)}</summary>"
-    return ["", summary, "", *_markdown_table(head, rows), "", "</details>"]
+    return ["", summary, "", *markdown_table(head, rows), "", "</details>"]
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; cells are plain text."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     return lines + [f"| {' | '.join(map(_cell, row))} |" for row in rows]
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import cast
 
 from edgeq.errors import TargetError, UsageError
 from edgeq.targets.base import Target
 
 GROUP = "edgeq.targets"
+# Names that stand for several targets.
+FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"all-cpu": ("onnxruntime", "openvino", "neural-compressor")}
+)
 
 
 def target_names() -> list[str]:
     """All registered target names, sorted."""
     return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def expand_targets(texts: Sequence[str]) -> list[str]:
+    """Names of targets, each once, from names, families of them, and lists with commas.
+
+    Raises:
+        UsageError: one that is neither a target nor a family.
+    """
+    named = [name.strip() for text in texts for name in text.split(",")]
+    found = [target for name in named for target in FAMILIES.get(name, (name,))]
+    known = target_names()
+    for name in found:
+        if name not in known:
+            raise UsageError(
+                f"Unknown target {name!r}.",
+                fix=f"Known targets: {', '.join(known)}. Several at once: {', '.join(FAMILIES)}.",
+            )
+    return list(dict.fromkeys(found))
 
 
 def get_target(name: str) -> Target:

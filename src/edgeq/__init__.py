@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgeq.benchmarks.options import BenchOptions
     from edgeq.calibration.data import DataOptions
     from edgeq.calibration.preprocess import Preprocessing
+    from edgeq.compare import compile_many
+    from edgeq.comparison import Comparison
     from edgeq.compiler.recipe import Override, Recipe
     from edgeq.errors import EdgeqError
     from edgeq.linting import LintResult, lint
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchOptions",
+    "Comparison",
     "CompileResult",
     "DataOptions",
     "EdgeqError",
@@ -35,12 +38,14 @@ __all__ = [
     "__version__",
     "bench",
     "compile",
+    "compile_many",
     "lint",
 ]
 
 # Imported when first used: the command line answers --help without loading ONNX Runtime or numba.
 _HOME = {
     "BenchOptions": "edgeq.benchmarks.options",
+    "Comparison": "edgeq.comparison",
     "CompileResult": "edgeq.result",
     "DataOptions": "edgeq.calibration.data",
     "EdgeqError": "edgeq.errors",
@@ -50,6 +55,7 @@ _HOME = {
     "Recipe": "edgeq.compiler.recipe",
     "bench": "edgeq.api",
     "compile": "edgeq.api",
+    "compile_many": "edgeq.compare",
     "lint": "edgeq.linting",
 }
 

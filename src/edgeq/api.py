@@ -152,12 +152,22 @@ def bench(
 
 def artefact_path(model: Any, target: str, output: Path | str | None) -> Path:
     """The artefact folder ``<output>-<target>``, by default ``build/<model's name>-<target>``."""
+    prefix = output_prefix(model, output)
+    return prefix.with_name(f"{prefix.name}-{target}")
+
+
+def output_prefix(model: Any, output: Path | str | None) -> Path:
+    """What the paths of a model's artefacts begin with: ``output``, by default ``build/<model's name>``.
+
+    Raises:
+        UsageError: it has no name.
+    """
     if output is None:
         output = Path("build") / _stem(model)
     output = Path(output)
     if not output.name:
         raise UsageError(f"The output {str(output)!r} has no name.", fix="Give it one, as in build/model.")
-    return output.with_name(f"{output.name}-{target}")
+    return output
 
 
 def _stem(model: Any) -> str:

@@ -16,8 +16,7 @@ from edgeq.benchmarks.verdicts import Verdict
 from edgeq.machine import Machine
 from edgeq.manifest import Manifest, Measured
 from edgeq.report_charts import cost_bars, latency_histogram, legend
-from edgeq.report_html import Html, el, join, pairs, table
-from edgeq.report_style import CSS
+from edgeq.report_html import Html, document, el, join, pairs, table
 from edgeq.targets.base import REMOVED, UNPROVEN, NodeResult
 
 _CHARTED = ("size", "latency_p50", "latency_p99", "load_time", "peak_memory")
@@ -34,12 +33,6 @@ def render_report(manifest: Manifest) -> str:
     """The page's HTML: no script, nothing loaded from outside."""
     title = f"{model_name(manifest)} on {manifest.target}: edgeq report"
     found = manifest.measured.as_measurements() if manifest.measured else Measurements()
-    head = el(
-        "head",
-        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
-        el("title", title),
-        el("style", Html(CSS)),
-    )
     sections = (
         _header(manifest),
         *(el("p", f"✗ {finding}", class_="bad") for finding in found.findings),
@@ -54,8 +47,7 @@ def render_report(manifest: Manifest) -> str:
         _provenance(manifest),
         el("footer", f"Written by edgeq {manifest.edgeq}. All of this is in edgeq.json."),
     )
-    body = el("body", el("main", *sections))
-    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
+    return document(title, *sections)
 
 
 def model_name(manifest: Manifest) -> str:

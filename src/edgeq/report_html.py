@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from edgeq.report_style import CSS
+
 
 class Html(str):
     """Markup that is safe to put into a page as it is."""
@@ -29,6 +31,18 @@ def join(children: Iterable[Html | str | None]) -> Html:
 
 def _markup(child: Html | str) -> str:
     return child if isinstance(child, Html) else escape(child)
+
+
+def document(title: str, *sections: Html | None) -> str:
+    """A whole page: no script, nothing loaded from outside."""
+    head = el(
+        "head",
+        Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
+        el("title", title),
+        el("style", Html(CSS)),
+    )
+    body = el("body", el("main", *sections))
+    return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
 
 
 def table(

@@ -28,7 +28,8 @@ GOLDEN = [
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--target", "toaster"),
         2,
-        f"error: Unknown target 'toaster'.\nfix:   Known targets: {', '.join(target_names())}.\n",
+        f"error: Unknown target 'toaster'.\nfix:   Known targets: {', '.join(target_names())}. "
+        "Several at once: all-cpu.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--budget", "siez <= 1MB"),

@@ -12,6 +12,7 @@ from edgeq.cli.options import (
     MEASUREMENT,
     OUTPUT,
     QUANTIZATION,
+    TARGET,
     BudgetOption,
     ClassLabelsOption,
     DataOption,
@@ -32,12 +33,13 @@ from edgeq.cli.options import (
     preprocessing_from,
     target_options_from,
 )
-from edgeq.cli.terminal import DebugFlag, JsonFlag, QuietFlag, session
+from edgeq.cli.terminal import DebugFlag, JsonFlag, QuietFlag, Terminal, session
 from edgeq.errors import UsageError
 
 if TYPE_CHECKING:
     from edgeq.compiler.recipe import Recipe
 
+DEFAULT_TARGET = "onnxruntime"
 # Field of the recipe → the option that sets it, for messages.
 _SPELLED = {"symmetric_weights": "--asymmetric", "overrides": "--exclude/--override"}
 
@@ -62,8 +64,24 @@ def compile_command(
         ),
     ],
     target: Annotated[
-        str, typer.Option("--target", "-t", metavar="NAME", help="What to compile for (see: edgeq targets).")
-    ] = "onnxruntime",
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="NAME",
+            help="What to compile for (see: edgeq targets). Several, by commas or repeated, are compared "
+            "in one table; all-cpu is onnxruntime,openvino,neural-compressor. Default: onnxruntime.",
+        ),
+    ] = None,
+    quantizer: Annotated[
+        str | None,
+        typer.Option(
+            "--quantizer",
+            metavar="NAME",
+            rich_help_panel=TARGET,
+            help="openvino: whose methods quantize, edgeq or nncf; 'edgeq,nncf' compares both.",
+        ),
+    ] = None,
     target_option: TargetOption = None,
     dimension: DimensionOption = None,
     image_input: ImageInputOption = None,
@@ -204,7 +222,8 @@ def compile_command(
             "-o",
             metavar="PATH",
             rich_help_panel=OUTPUT,
-            help="The artefact folder is PATH-TARGET; without it build/MODEL-TARGET.",
+            help="The artefact folder is PATH-TARGET; without it build/MODEL-TARGET. A comparison is "
+            "PATH-comparison.html, .md and .json beside them.",
         ),
     ] = None,
     force: Annotated[
@@ -222,7 +241,12 @@ def compile_command(
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
 ) -> None:
-    """Compile MODEL for a target, measure the artefact against FP32 and judge it by its budgets."""
+    """Compile MODEL for a target, measure the artefact against FP32 and judge it by its budgets.
+
+    With several targets or quantizers: compile it for each, compare the artefacts in one table and name the
+    winner by budgets. A target that is not installed or does not take the model is a row with its reason; any
+    other error of a target makes the exit code, and does not stop the others.
+    """
     with session(json=json, quiet=quiet, debug=debug) as terminal:
         given = {
             "range_method": range_method,
@@ -242,30 +266,55 @@ def compile_command(
         if no_bench and (quick or measure):
             raise UsageError("--no-bench measures nothing.", fix="Leave out --quick and --measure.")
 
-        import edgeq
-        from edgeq.cli.results import show_result
+        given_options = target_options_from(target_option, dimension, image_input, class_labels, sm)
+        common: dict[str, Any] = {
+            "recipe": recipe,
+            "calibration": calibration,
+            "evaluation": evaluation,
+            "preprocessing": preprocessing,
+            "data_options": data_options,
+            "budgets": budget or (),
+            "metrics": metric or (),
+            "output": output,
+            "force": force,
+            "strict": strict,
+            "threads": threads,
+            "bench": options,
+            "task": task,
+        }
+        quantizers = [] if quantizer is None else [name.strip() for name in quantizer.split(",")]
+        _run(terminal, model, target or [DEFAULT_TARGET], quantizers, given_options, common)
 
-        with terminal.progress() as progress:
-            result = edgeq.compile(
-                model,
-                target=target,
-                recipe=recipe,
-                target_options=target_options_from(target_option, dimension, image_input, class_labels, sm),
-                calibration=calibration,
-                evaluation=evaluation,
-                preprocessing=preprocessing,
-                data_options=data_options,
-                budgets=budget or (),
-                metrics=metric or (),
-                output=output,
-                force=force,
-                strict=strict,
-                threads=threads,
-                bench=options,
-                task=task,
-                progress=progress,
+
+def _run(
+    terminal: Terminal,
+    model: str,
+    targets: list[str],
+    quantizers: list[str],
+    options: dict[str, str],
+    common: dict[str, Any],
+) -> None:
+    """One artefact with its own report, or a comparison."""
+    import edgeq
+    from edgeq.candidates import candidates
+    from edgeq.cli.results import show_comparison, show_result
+    from edgeq.targets.registry import expand_targets
+
+    names = expand_targets(targets)
+    found = candidates(names, quantizers, options, common["recipe"])
+    with terminal.progress() as progress:
+        common["progress"] = progress
+        if len(found) == 1:
+            only = found[0]
+            result = edgeq.compile(model, target=only.target, target_options=only.options, **common)
+        else:
+            comparison = edgeq.compile_many(
+                model, targets=names, quantizers=quantizers, target_options=options, **common
             )
+    if len(found) == 1:
         show_result(terminal, result)
+    else:
+        show_comparison(terminal, comparison)
 
 
 def _recipe(scheme: str, given: dict[str, Any], exclude: list[str], override: list[str]) -> Recipe:

@@ -116,7 +116,7 @@ TargetOption = Annotated[
         metavar="KEY=VALUE",
         rich_help_panel=TARGET,
         help="An option that only the target has, repeatable: deployment_target=iOS18 (see docs/coreml.md, "
-        "docs/tensorrt.md).",
+        "docs/tensorrt.md). With several targets it goes to all that have it, TARGET.KEY=VALUE to one.",
     ),
 ]
 DimensionOption = Annotated[

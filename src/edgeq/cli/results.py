@@ -8,6 +8,7 @@ import typer
 
 from edgeq.cli.tables import result_view
 from edgeq.cli.terminal import Terminal
+from edgeq.comparison import Comparison
 from edgeq.errors import BudgetMissedError
 from edgeq.result import CompileResult
 
@@ -18,6 +19,17 @@ def show_result(terminal: Terminal, result: CompileResult) -> None:
     terminal.emit(result_document(result))
     if not result.passed:
         raise typer.Exit(BudgetMissedError.exit_code)
+
+
+def show_comparison(terminal: Terminal, comparison: Comparison) -> None:
+    """Show or emit a comparison, and leave with the code that its rows deserve."""
+    from edgeq.cli.comparison_tables import comparison_view
+    from edgeq.comparison_report import comparison_document
+
+    terminal.show(comparison_view(comparison, terminal.said, debug=terminal.debug))
+    terminal.emit(comparison_document(comparison))
+    if comparison.exit_code:
+        raise typer.Exit(comparison.exit_code)
 
 
 def result_document(result: CompileResult) -> dict[str, Any]:
