@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-
-import onnx_ir as ir
+from typing import Protocol
 
 from edgeq.compiler.recipe import Override, Precision
 from edgeq.errors import UsageError
@@ -14,8 +13,18 @@ from edgeq.errors import UsageError
 OP_PREFIX = "op:"
 
 
+class Named(Protocol):
+    """What an override can match: a node of an ONNX graph, or of another one."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def op_type(self) -> str: ...
+
+
 def resolve_overrides(
-    nodes: Iterable[ir.Node], overrides: Sequence[Override]
+    nodes: Iterable[Named], overrides: Sequence[Override]
 ) -> dict[str, tuple[Precision, str]]:
     """Node name → (precision, the pattern that asked for it); the last matching override wins.
 
@@ -50,13 +59,13 @@ def check_precisions(
             )
 
 
-def _matches(node: ir.Node, pattern: str) -> bool:
+def _matches(node: Named, pattern: str) -> bool:
     if pattern.startswith(OP_PREFIX):
         return fnmatchcase(node.op_type, pattern[len(OP_PREFIX) :])
     return fnmatchcase(node.name or "", pattern)
 
 
-def _no_match(pattern: str, nodes: Sequence[ir.Node]) -> UsageError:
+def _no_match(pattern: str, nodes: Sequence[Named]) -> UsageError:
     if pattern.startswith(OP_PREFIX):
         known = sorted({OP_PREFIX + node.op_type for node in nodes})
     else:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # As plain operators: the products in it can be quantized, which those of a fused attention cannot.
 ATTENTION = "eager"
+# The attribute that holds a traced folder's model.
+WRAPPED = "edgeq_wrapped"
 # Sizes of the inputs that a Hugging Face model is traced with; torch.export takes 1 for a constant.
 _BATCH, _SEQUENCE = 2, 16
 
@@ -34,9 +36,7 @@ def refuse_onnx(model: Model) -> None:
     )
 
 
-def capture(
-    model: Model, progress: Progress | None = None, *, attention: str = ATTENTION
-) -> ExportedProgram:
+def capture(model: Model, progress: Progress | None = None, *, attention: str = ATTENTION) -> ExportedProgram:
     """The program of ``model``, whose inputs and outputs are those of its graph, in that order.
 
     A Hugging Face folder is traced with what its graph leaves dynamic being dynamic, as far as PyTorch can.
@@ -119,10 +119,11 @@ def _by_position(network: torch.nn.Module, names: list[str], results: list[str])
     class ByPosition(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            # named so that no user's module is: names of nodes leave it out
+            setattr(self, WRAPPED, network)
 
         def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            found = self.network(**dict(zip(names, tensors, strict=True)))
+            found = network(**dict(zip(names, tensors, strict=True)))
             return tuple(found[name] for name in results)
 
     return ByPosition().eval()

@@ -1,0 +1,79 @@
+"""Embedding tables in INT8, one scale per row: the rows that are looked up become floats, the table never.
+
+PyTorch's compiler has no INT8 table: it would store what is a third of many language models in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeq.compiler.plan import Plan
+from edgeq.compiler.plan import QuantSpec
+from edgeq.compiler.quantize.static_weights import quantize_weight
+from edgeq.targets.neural_compressor.annotate import attribute
+from edgeq.targets.neural_compressor.names import op_type
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule, Node
+
+# Smaller tables are not worth the further ops.
+_SMALLEST = 1 << 14
+_REASON = "its table is stored in INT8, the rows it reads are widened"
+
+
+def store_tables(module: GraphModule, plan: Plan, names: Mapping[str, str]) -> None:
+    """Store the tables of embeddings in ``module`` in INT8 and say so in the plan.
+
+    ``names``: name of a node → of the planned node. Nodes that the recipe keeps in float stay.
+    """
+    found = [node for node in module.graph.nodes if _is_lookup(node)]
+    for index, node in enumerate(found):
+        planned = plan.nodes.get(names.get(node.name, ""))
+        if planned is None or planned.pinned:
+            continue
+        table = np.asarray(attribute(module, str(node.args[0].target)).detach().numpy())
+        if table.dtype != np.float32 or table.size < _SMALLEST or not np.isfinite(table).all():
+            continue
+        _store(module, node, table, index)
+        planned.precision, planned.reason = "int8", _REASON
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    _drop_unread(module)
+    module.recompile()
+
+
+def _is_lookup(node: Node) -> bool:
+    if node.op != "call_function" or not hasattr(node.target, "_schema"):
+        return False
+    return op_type(node) == "embedding" and getattr(node.args[0], "op", "") == "get_attr"
+
+
+def _store(module: GraphModule, node: Node, table: np.ndarray, index: int) -> None:
+    import torch
+
+    spec = QuantSpec("int8", symmetric=True, axis=0)
+    floor = np.asarray(np.finfo(np.float32).tiny, np.float32)
+    stored = quantize_weight(table, spec, (0, 1), table.shape[1], floor=floor, pairs=False)
+    codes, scales = f"_edgeq_table_{index}", f"_edgeq_table_scales_{index}"
+    module.register_buffer(codes, torch.from_numpy(stored.codes.astype(np.int8)))
+    module.register_buffer(scales, torch.from_numpy(stored.params.scale.reshape(-1, 1)))
+    aten, graph = torch.ops.aten, module.graph
+    with graph.inserting_before(node):
+        ids = node.args[1]
+        rows = graph.call_function(aten.embedding.default, (graph.get_attr(codes), ids))
+        factors = graph.call_function(aten.embedding.default, (graph.get_attr(scales), ids))
+        floats = graph.call_function(aten.to.dtype, (rows, torch.float32))
+    # The product takes the place of the node, so that it keeps its name and where it came from.
+    node.target, node.args, node.kwargs = aten.mul.Tensor, (floats, factors), {}
+
+
+def _drop_unread(module: GraphModule) -> None:
+    """Remove parameters and buffers that no node reads any more: they would be stored."""
+    read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
+        if name not in read:
+            path, _, leaf = name.rpartition(".")
+            delattr(module.get_submodule(path), leaf)

@@ -1,0 +1,84 @@
+"""Observers of Neural Compressor's prepared graphs that keep edgeq's sketch of each tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeq.calibration.affine import Range, quant_params
+from edgeq.calibration.ranges import choose_range
+from edgeq.calibration.sketch import Sketch
+from edgeq.compiler.recipe import RangeMethod
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Ranges:
+    """Distribution and range of one tensor, which all of its observers share.
+
+    ``simulating``: observers round the values as the quantized model will.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sketch = Sketch()
+        self.simulating = False
+        self.replaced: list[Any] = []
+        self.scale = np.float32(1)
+        self.zero_point = 0
+
+    def choose(self, method: RangeMethod, percentile: float) -> None:
+        """Take scale and zero point from the distribution.
+
+        Raises:
+            DataError: the tensor had no values, or some that are not finite.
+        """
+        span = choose_range(self.sketch, method, percentile=percentile, tensor=self.name)
+        self.cover(span)
+
+    def cover(self, span: Range) -> None:
+        """Take scale and zero point that cover ``span``."""
+        self.scale, self.zero_point = quant_params(span, "uint8", symmetric=False)
+
+
+def activation_observer(ranges: Ranges) -> torch.nn.Module:
+    """An observer of uint8 activations that fills ``ranges``, and whose parameters are theirs."""
+    import torch
+    from torchao.quantization.pt2e.observer import ObserverBase
+
+    class ActivationObserver(ObserverBase):
+        qscheme = torch.per_tensor_affine
+        quant_min, quant_max = 0, 255
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not ranges.simulating:
+                ranges.sketch.update(x.detach().numpy())
+                return x
+            scale, zero_point = float(ranges.scale), ranges.zero_point
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
+
+        def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.tensor([ranges.scale]), torch.tensor([ranges.zero_point])
+
+    return ActivationObserver(dtype=torch.uint8)
+
+
+def weight_observer(scales: Any, axis: int) -> torch.nn.Module:
+    """An observer of int8 weights that are multiples of their ``scales`` (float32 [channels]) already."""
+    import torch
+    from torchao.quantization.pt2e.observer import ObserverBase
+
+    class WeightObserver(ObserverBase):
+        qscheme = torch.per_channel_symmetric
+        quant_min, quant_max = -128, 127
+        ch_axis = axis
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.from_numpy(scales.copy()), torch.zeros(len(scales), dtype=torch.int64)
+
+    return WeightObserver(dtype=torch.int8)
