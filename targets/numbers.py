@@ -110,23 +110,44 @@ def _decibel(signal: Array, noise: Array) -> float:
     return -float("inf") if level == 0 else 10 * float(np.log10(level / power))
 
 
-def exact_check(found: Distance, why: tuple[str, str], samples: str) -> Check:
+def exact_check(
+    found: Distance, why: tuple[str, str], samples: str, reference: str = "ONNX Runtime"
+) -> Check:
     """The FLOAT32 build: the same numbers, or float sums whose last bits differ.
 
-    ``why``: what explains a larger difference, and else where it begins.
+    ``why``: what explains a larger difference, and else where it begins. ``reference``: whose numbers.
     """
     explained, culprit = why
-    wanted = "the numbers of ONNX Runtime"
+    wanted = f"the numbers of {reference}"
     if found.wrong:
         text = f"the output {found.wrong[0]!r} is another; {culprit}".removesuffix("; ")
         return Check("float32 numbers", False, text, wanted)
     if found.exact:
-        return Check("float32 numbers", True, f"largest difference 0.0 to ONNX Runtime on {samples}", wanted)
+        return Check("float32 numbers", True, f"largest difference 0.0 to {reference} on {samples}", wanted)
     text = f"largest difference {found.largest:.2g} ({found.relative:.1g} of the output) on {samples}"
     if found.tolerable:
         return Check("float32 numbers", True, text, wanted)
     why_not = culprit or "rounding does not explain it"
     return Check("float32 numbers", bool(explained), f"{text}; {explained or why_not}", wanted)
+
+
+def rounded_check(found: Distance, samples: str, reference: str = "the model in ONNX Runtime") -> Check:
+    """INT8 models: sums in another order let single values fall to the next step, and no more.
+
+    A wrong operation, scale or saturating kernel lies far below the limit. ``reference``: whose numbers the
+    distance is to.
+    """
+    name, wanted = "int8 numbers", f"at least {FLOAT16_SQNR_ROUNDED:.0f} dB to {reference}"
+    if found.wrong:
+        return Check(
+            name, False, f"the output {found.wrong[0]!r} is not finite, or has another shape", wanted
+        )
+    if found.agreement is not None:
+        text = f"{found.agreement:.1%} of the integers on {samples} are those of {reference}"
+        wanted = f"at least {FLOAT16_AGREEMENT:.0%} of the integers as in {reference}"
+        return Check(name, found.agreement >= FLOAT16_AGREEMENT, text, wanted)
+    passed = found.sqnr >= FLOAT16_SQNR_ROUNDED
+    return Check(name, passed, f"{_text(found.sqnr)} to {reference} on {samples}", wanted)
 
 
 def half_check(found: Distance, samples: str, *, rounded: bool) -> Check:

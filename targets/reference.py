@@ -44,10 +44,15 @@ class Reference:
 def save_evidence(model: Model, samples: Sequence[Arrays], folder: Path) -> tuple[str, ...]:
     """Write the reference model and the samples into ``folder``; returns the names of the files."""
     files = [path.name for path in save(model, folder / REFERENCE)]
+    return (*files, save_samples(samples, folder))
+
+
+def save_samples(samples: Sequence[Arrays], folder: Path, file: str = SAMPLES) -> str:
+    """Write arrays by name, of each sample, into ``folder``; returns the name of the file."""
     arrays = {f"{index}/{name}": array for index, s in enumerate(samples) for name, array in s.items()}
     # np.savez would stamp the time into the archive
-    _write_npz(folder / SAMPLES, arrays)
-    return (*files, SAMPLES)
+    _write_npz(folder / file, arrays)
+    return file
 
 
 def _write_npz(path: Path, arrays: dict[str, Array]) -> None:
@@ -58,16 +63,16 @@ def _write_npz(path: Path, arrays: dict[str, Array]) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
 
 
-def load_samples(folder: Path) -> list[dict[str, Array]]:
-    """The samples that :func:`save_evidence` wrote.
+def load_samples(folder: Path, file: str = SAMPLES) -> list[dict[str, Array]]:
+    """What :func:`save_samples` wrote.
 
     Raises:
         ModelError: they are missing or damaged.
     """
-    path = folder / SAMPLES
+    path = folder / file
     try:
         # numpy leaves a file that it opened itself open when it is damaged
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         found: dict[int, dict[str, Array]] = {}
         for key, array in arrays.items():

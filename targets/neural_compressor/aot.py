@@ -3,46 +3,70 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+from edgeq.compiler.load.quiet import reason
 from edgeq.targets.neural_compressor.files import MODEL
-from edgeq.targets.neural_compressor.package import GRAPH, JOB, PROGRAM
+from edgeq.targets.neural_compressor.package import JOB, PROGRAM, TOLD
 
 
 def main(folder: Path) -> None:
-    """Compile ``program.pt2`` in ``folder``."""
+    """Compile ``program.pt2`` in ``folder``, as ``job.json`` there says."""
+    warnings.simplefilter("ignore")
+    told: dict[str, Any]
+    try:
+        told = {"calls": _compile(folder, json.loads((folder / JOB).read_text(encoding="utf-8")))}
+    except Exception as error:  # noqa: BLE001 - PyTorch's compiler raises whatever its passes do
+        told = {"error": reason(error)}
+    (folder / TOLD).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _compile(folder: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write the package; returns what the nodes of the compiler's final graph call."""
     import torch
     import torch.ao.quantization.fx._decomposed  # the operators that round
+    from torch._inductor.package import package_aoti
 
-    warnings.simplefilter("ignore")
-    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     program = torch.export.load(folder / PROGRAM)
     # Where nodes come from is then told in the names of this program, and no others.
     for node in program.graph.nodes:
         node.meta.pop("from_node", None)
-    graph: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    options = _options(job["cpu"], _compiler(folder, job["compiler"]), calls)
     with torch.no_grad():
-        compiled = torch._inductor.aot_compile(
-            program.module(check_guards=False), *program.example_inputs, options=_options(job, graph)
-        )
-    from torch._inductor.package import package_aoti
-
-    needed = [file for file in compiled if not str(file).endswith(".cpp")]
-    package_aoti(str(folder / MODEL), needed)
-    (folder / GRAPH).write_text(json.dumps(graph), encoding="utf-8")
+        module = program.module(check_guards=False)
+        made = torch._inductor.aot_compile(module, *program.example_inputs, options=options)
+    # Loading needs no sources.
+    package_aoti(str(folder / MODEL), [file for file in made if not str(file).endswith(".cpp")])
+    return calls
 
 
-def _options(job: dict[str, Any], graph: list[dict[str, Any]]) -> dict[str, Any]:
-    wide = "avx512" in job["cpu"]
+def _compiler(folder: Path, compiler: str) -> str:
+    """A command in ``folder`` that leaves symbols and the paths of this machine out of what it compiles."""
+    import torch
+
+    script = folder / Path(compiler).name
+    roots = {folder: "edgeq", Path(torch.__file__).parent: "torch"}
+    maps = " ".join(shlex.quote(f"-ffile-prefix-map={path}={name}") for path, name in roots.items())
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(compiler)} {maps} -s "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    return str(script)
+
+
+def _options(cpu: list[str], compiler: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    wide = "avx512" in cpu
     return {
         "freezing": True,
-        "post_grad_custom_post_pass": _recorder(graph),
-        "cpp.cxx": (None, job["compiler"]),
+        "post_grad_custom_post_pass": lambda graph: calls.extend(_records(graph)),
+        "cpp.cxx": (None, compiler),
         "cpp.march": "x86-64-v4" if wide else "x86-64-v3",
         "cpp.simdlen": 512 if wide else 256,
+        # Not tried out by compiling a file: this process was told what the CPU has.
+        "cpp.vec_isa_ok": True,
         # Otherwise the code has the number of threads of this process.
         "cpp.dynamic_threads": True,
         "aot_inductor.package": True,
@@ -53,17 +77,8 @@ def _options(job: dict[str, Any], graph: list[dict[str, Any]]) -> dict[str, Any]
     }
 
 
-def _recorder(graph: list[dict[str, Any]]) -> Any:
-    from torch._inductor.custom_graph_pass import CustomGraphPass
-
-    class Recorder(CustomGraphPass):
-        def __call__(self, found: Any) -> None:
-            graph.extend(_record(node) for node in found.nodes if node.op == "call_function")
-
-        def uuid(self) -> None:
-            return None
-
-    return Recorder()
+def _records(graph: Any) -> list[dict[str, Any]]:
+    return [_record(node) for node in graph.nodes if node.op == "call_function"]
 
 
 def _record(node: Any) -> dict[str, Any]:

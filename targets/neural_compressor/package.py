@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +16,11 @@ from edgeq.errors import TargetError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.neural_compressor.compiler import require_compiler
 from edgeq.targets.neural_compressor.cpu import instruction_sets
+from edgeq.targets.neural_compressor.dynamic_sizes import Dimensions
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.placement import Call, place
-from edgeq.targets.neural_compressor.settings import Interface, ports
+from edgeq.targets.neural_compressor.process import Ended, run_module
+from edgeq.targets.neural_compressor.settings import Interface, Port
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 # Names between this process and the one that compiles.
-PROGRAM, JOB, GRAPH = "program.pt2", "job.json", "graph.json"
+PROGRAM, JOB, TOLD = "program.pt2", "job.json", "told.json"
 
 
 @dataclass(frozen=True)
@@ -94,33 +92,22 @@ def _compile(program: ExportedProgram, compiler: str, working: Path) -> list[Cal
         torch.export.save(program, working / PROGRAM)
     job = {"compiler": compiler, "cpu": instruction_sets()}
     (working / JOB).write_text(json.dumps(job), encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "edgeq.targets.neural_compressor.aot", str(working)]
-    ended = subprocess.run(command, env=_environment(working), capture_output=True, cwd=working, check=False)
-    if ended.returncode or not (working / GRAPH).is_file():
+    variables = {"TORCHINDUCTOR_CACHE_DIR": str(working / "cache"), "TMPDIR": str(working)}
+    ended = run_module("edgeq.targets.neural_compressor.aot", (str(working),), working, variables)
+    told = _told(working / TOLD, ended)
+    if "error" in told:
         raise TargetError(
-            f"PyTorch cannot compile the quantized program: {_why(ended)}.",
+            f"PyTorch cannot compile the quantized program: {told['error']}.",
             fix="Keep the node that it names in float (--exclude), or take --target openvino.",
         )
-    found = json.loads((working / GRAPH).read_text(encoding="utf-8"))
-    return [Call(each["op"], tuple(each["origins"])) for each in found]
+    return [Call(each["op"], tuple(each["origins"])) for each in told["calls"]]
 
 
-def _environment(working: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TORCHINDUCTOR_", "TORCH_", "AOT"))}
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "TORCHINDUCTOR_CACHE_DIR": str(working / "cache"),
-        "TMPDIR": str(working),
-    }
-
-
-def _why(ended: subprocess.CompletedProcess[bytes]) -> str:
-    if ended.returncode < 0:
-        name = signal.Signals(-ended.returncode).name
-        return f"the compiler was ended by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}"
-    lines = ended.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1].rstrip(".") if lines else f"the compiler exited with {ended.returncode}"
+def _told(path: Path, ended: Ended) -> dict[str, Any]:
+    if ended.failed or not path.is_file():
+        return {"error": ended.why}
+    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return told
 
 
 def _interface(
@@ -128,35 +115,11 @@ def _interface(
 ) -> Interface:
     import torch
 
+    dimensions = Dimensions(program)
     return Interface(
-        inputs=tuple(ports(inputs)),
-        outputs=tuple(ports(outputs)),
-        dimensions=_dimensions(program, inputs),
+        inputs=tuple(dimensions.port(spec, index) for index, spec in enumerate(inputs)),
+        outputs=tuple(Port.of(spec) for spec in outputs),
+        dimensions=dimensions.ranges,
         cpu=instruction_sets(),
         torch=torch.__version__,
     )
-
-
-def _dimensions(program: ExportedProgram, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, int | None]]:
-    import sympy
-
-    found: dict[str, tuple[int, int | None]] = {}
-    taken = program.graph_signature.user_inputs
-    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    for spec, name in zip(inputs, taken, strict=True):
-        for axis, (size, real) in enumerate(
-            zip(spec.shape or (), nodes[str(name)].meta["val"].shape, strict=True)
-        ):
-            if isinstance(size, int):
-                continue
-            key = size or f"{spec.name}:{axis}"
-            if isinstance(real, int):
-                found[key] = (real, real)
-                continue
-            bounds = program.range_constraints.get(real.node.expr)
-            if bounds is None:
-                continue
-            largest = None if bounds.upper in (sympy.oo,) or bounds.upper > 2**40 else int(bounds.upper)
-            # torch.export assumes 2 of every size that is not to be a constant, and allows 1.
-            found[key] = (1 if bounds.lower <= 2 else int(bounds.lower), largest)
-    return found

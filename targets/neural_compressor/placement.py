@@ -49,7 +49,7 @@ class Call:
 
 
 class Placed(BaseModel):
-    """``actual``: ``int8``, ``fused`` (in the INT8 kernel of another node) or ``float``; ``kernel``: which."""
+    """``actual``: ``int8``, ``fused`` (in another node's INT8 kernel) or ``float``; ``kernel``: which one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

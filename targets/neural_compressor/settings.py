@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -22,8 +20,14 @@ class Port(BaseModel):
     dtype: str
     shape: tuple[int | str | None, ...]
 
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Port:
+        """``spec`` as it is stored."""
+        return cls(name=spec.name, dtype=spec.dtype.name, shape=tuple(spec.shape or ()))
+
     @property
     def spec(self) -> TensorSpec:
+        """What a runner tells of it."""
         return TensorSpec(self.name, np.dtype(self.dtype), self.shape)
 
 
@@ -53,9 +57,3 @@ class Settings(StoredSettings):
     sampled_from: str
     options: NeuralCompressorOptions
     interface: Interface
-
-
-def ports(specs: Sequence[TensorSpec]) -> Iterator[Port]:
-    """``specs`` as they are stored."""
-    for spec in specs:
-        yield Port(name=spec.name, dtype=spec.dtype.name, shape=tuple(spec.shape or ()))

@@ -9,12 +9,11 @@ from pathlib import Path
 from edgeq.calibration.types import Arrays
 from edgeq.targets.base import Check
 from edgeq.targets.numbers import (
-    FLOAT16_AGREEMENT,
-    FLOAT16_SQNR_ROUNDED,
     Distance,
     distance,
     exact_check,
     half_check,
+    rounded_check,
 )
 from edgeq.targets.openvino.convert import write_ir
 from edgeq.targets.openvino.files import MODEL, WEIGHTS
@@ -64,25 +63,6 @@ def _why(found: Distance) -> str:
     if found.wrong or found.sqnr < FLOAT32_SQNR:
         return ""
     return f"{found.sqnr:.0f} dB, as float sums in another order leave"
-
-
-def rounded_check(found: Distance, samples: str) -> Check:
-    """INT8 models: sums in another order let single values fall to the next step, and no more.
-
-    A wrong operation, scale or saturating kernel lies far below the limit (``targets/numbers.py``).
-    """
-    name, wanted = "int8 numbers", f"at least {FLOAT16_SQNR_ROUNDED:.0f} dB to the model in ONNX Runtime"
-    if found.wrong:
-        return Check(
-            name, False, f"the output {found.wrong[0]!r} is not finite, or has another shape", wanted
-        )
-    if found.agreement is not None:
-        text = f"{found.agreement:.1%} of the integers on {samples} are those of ONNX Runtime"
-        wanted = f"at least {FLOAT16_AGREEMENT:.0%} of the integers as in ONNX Runtime"
-        return Check(name, found.agreement >= FLOAT16_AGREEMENT, text, wanted)
-    text = "exact" if found.exact else f"{found.sqnr:.1f} dB"
-    passed = found.sqnr >= FLOAT16_SQNR_ROUNDED
-    return Check(name, passed, f"{text} to the model in ONNX Runtime on {samples}", wanted)
 
 
 def _outputs(folder: Path, samples: Sequence[Arrays], threads: int | None) -> list[Arrays]:
