@@ -41,7 +41,7 @@ def state(row: Row) -> str:
         return "refused" if row.refused else "failed" if row.result is None else "not measured"
     verdicts = [] if row.result is None else row.result.verdicts
     if not verdicts:
-        return "no budgets"
+        return "none"
     return f"{sum(verdict.passed for verdict in verdicts)} of {len(verdicts)} kept"
 
 
@@ -101,7 +101,7 @@ def _quality(rows: tuple[Row, ...], metric: str) -> Iterator[Column]:
 def _change(found: Measurement | None) -> str:
     if found is None or found.difference is None:
         return ""
-    return format_difference(found.difference, found.unit)
+    return format_difference(found.difference, found.unit).removesuffix(" points")
 
 
 def _nodes(row: Row) -> str:

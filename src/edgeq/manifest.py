@@ -46,8 +46,8 @@ class FileEntry(_Strict):
 class Compiling(_Strict):
     """What compiling has cost, from the loaded model to the written files.
 
-    ``peak_memory`` is the largest resident set of edgeq's process meanwhile, ``added_memory`` what it grew
-    by, in bytes; both without child processes (a C++ compiler), and None where the system does not tell.
+    ``peak_memory`` is the largest resident set of edgeq's process and its children (compilers) meanwhile,
+    ``added_memory`` what it grew by, in bytes; None where the system does not tell.
     """
 
     seconds: float

@@ -1,9 +1,11 @@
-"""Resident memory of this process and its peak."""
+"""Resident memory of this process and its children, and its peak."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +13,9 @@ from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_PAGE = resource.getpagesize()
+# How often children are looked at: they live for longer than that where they need much.
+LOOK_SECONDS = 0.05
 _RESET_PEAK = "5"  # man 5 proc: resets VmHWM to the current resident set size
 
 
@@ -24,7 +29,11 @@ def reset_peak() -> tuple[int, int]:
 
 @dataclass
 class Watched:
-    """Bytes resident ``before`` a block, and its ``peak`` when it has ended; None where that is not known."""
+    """Bytes resident ``before`` a block, and its ``peak`` when it has ended; None where that is not known.
+
+    The peak is the largest of this process alone, or together with its children (compilers that a build
+    runs), which are looked at every :data:`LOOK_SECONDS` where there is a /proc.
+    """
 
     before: int
     peak: int | None = None
@@ -37,15 +46,45 @@ class Watched:
 
 @contextmanager
 def watched_peak() -> Iterator[Watched]:
-    """Watch the resident set of this process, without its children, while the block runs."""
+    """Watch the resident set of this process and its children while the block runs."""
     before, earlier = reset_peak()
     watched = Watched(before)
+    ended = threading.Event()
+    together = [0]
+    thread = threading.Thread(target=_look_at_children, args=(ended, together), daemon=True)
+    thread.start()
     try:
         yield watched
     finally:
-        peak = peak_bytes()
+        ended.set()
+        thread.join()
+        alone = peak_bytes()
+        peak = max(alone, together[0])
         # Where the peak cannot be reset, one that did not grow is that of something before the block.
         watched.peak = None if peak == earlier > before else peak
+
+
+def _look_at_children(ended: threading.Event, largest: list[int]) -> None:
+    while not ended.wait(LOOK_SECONDS):
+        children = sum(_resident(pid) for pid in _descendants(os.getpid()))
+        if children:
+            largest[0] = max(largest[0], children + (_status("VmRSS") or 0))
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        # A process may end while it is looked at.
+        with suppress(OSError):
+            for child in map(int, listed.read_text(encoding="ascii").split()):
+                yield child
+                yield from _descendants(child)
+
+
+def _resident(pid: int) -> int:
+    """Resident bytes of a process: the second number of /proc/PID/statm, in pages; 0 when it has ended."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+    return 0
 
 
 def peak_bytes() -> int:

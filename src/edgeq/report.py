@@ -14,7 +14,7 @@ from edgeq.benchmarks.tables import MetricRow, metric_rows
 from edgeq.benchmarks.units import format_difference, format_value
 from edgeq.benchmarks.verdicts import Verdict
 from edgeq.machine import Machine
-from edgeq.manifest import Manifest, Measured
+from edgeq.manifest import Compiling, Manifest, Measured
 from edgeq.report_charts import cost_bars, latency_histogram, legend
 from edgeq.report_html import Html, document, el, join, pairs, table
 from edgeq.targets.base import REMOVED, UNPROVEN, NodeResult
@@ -234,11 +234,19 @@ def _how(manifest: Manifest) -> Html:
     measured = manifest.measured
     if measured is not None and measured.evaluation is not None:
         cards.append(_card("Evaluation data", measured.evaluation))
+    if measured is not None and measured.compiling is not None:
+        cards.append(_card("Compiling", _compiling(measured.compiling)))
     if manifest.load_hints:
         cards.append(_card("To load it", manifest.load_hints))
     if measured is not None and measured.options:
         cards.append(_card("How it was measured", {"run by": measured.runner, **measured.options}))
     return _section("How it was made", el("div", *cards, class_="charts"))
+
+
+def _compiling(cost: Compiling) -> dict[str, Any]:
+    memory = {"peak memory": cost.peak_memory, "memory added": cost.added_memory}
+    shown = {name: format_value(value, "bytes") for name, value in memory.items() if value is not None}
+    return {"time": format_value(cost.seconds, "s"), **shown}
 
 
 def _card(title: str, values: Mapping[str, Any]) -> Html:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -41,15 +41,28 @@ def _heading(comparison: Comparison) -> Text:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Artefacts as rows where they fit, else as columns, else (narrower than that) folded columns."""
+    """Artefacts as rows where they fit, else as columns: as many side by side as fit, the others below."""
 
     comparison: Comparison
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        def fits(table: Table) -> bool:
+            wide = options.update(width=10_000)
+            return console.measure(table, options=wide).maximum <= options.max_width
+
         rows = _as_rows(self.comparison)
-        wide = options.update(max_width=10_000, width=10_000)
-        fits = console.measure(rows, options=wide).maximum <= options.max_width
-        yield rows if fits else _as_columns(self.comparison)
+        if fits(rows):
+            yield rows
+            return
+        # What was not compiled has no column: it is a sentence below.
+        left = [i for i, row in enumerate(self.comparison.rows) if row.result is not None]
+        while left:
+            counts = range(len(left), 1, -1)
+            count = next((n for n in counts if fits(_as_columns(self.comparison, left[:n]))), 1)
+            yield _as_columns(self.comparison, left[:count])
+            left = left[count:]
+            if left:
+                yield ""
 
 
 def _as_rows(comparison: Comparison) -> Table:
@@ -67,9 +80,7 @@ def _as_rows(comparison: Comparison) -> Table:
     return table
 
 
-def _as_columns(comparison: Comparison) -> Table:
-    """Only what was compiled: the others are sentences below."""
-    compiled = [i for i, row in enumerate(comparison.rows) if row.result is not None]
+def _as_columns(comparison: Comparison, compiled: Sequence[int]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("")
     table.add_column("FP32", justify="right", style="dim")

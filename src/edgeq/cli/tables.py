@@ -13,6 +13,7 @@ from rich.text import Text
 from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.tables import MetricRow, metric_rows
+from edgeq.benchmarks.units import format_value
 from edgeq.benchmarks.verdicts import Verdict
 from edgeq.manifest import Manifest
 from edgeq.result import CompileResult
@@ -41,7 +42,7 @@ def result_view(result: CompileResult, said: Iterable[str] = ()) -> RenderableTy
         parts.append(measurement_table(result.measurements, {v.metric for v in result.verdicts}))
     parts += [failure_lines(result.measurements), verdict_lines(result.verdicts)]
     parts += [Text(f"{MISSED} {finding}", style="bold red") for finding in result.measurements.findings]
-    parts += [precision_lines(result.nodes), check_lines(result.manifest)]
+    parts += [precision_lines(result.nodes), check_lines(result.manifest), compiling_line(result)]
     parts += [note_lines(result_notes(result), said)]
     parts.append(Text.assemble(("artefact  ", "bold"), shown_path(result.folder)))
     return Group(*(part for part in parts if part is not None))
@@ -141,6 +142,15 @@ def missed_table(missed: Sequence[NodeResult]) -> RenderableType:
     if len(missed) > MISSED_SHOWN:
         table.add_row("", f"and {len(missed) - MISSED_SHOWN} more: see edgeq.json", "", "")
     return table
+
+
+def compiling_line(result: CompileResult) -> RenderableType | None:
+    """What compiling has cost, where that is known."""
+    cost = result.compiling
+    if cost is None:
+        return None
+    memory = f", peak memory {format_value(cost.peak_memory, 'bytes')}" if cost.peak_memory else ""
+    return Text.assemble(("compiled  ", "bold"), f"in {format_value(cost.seconds, 's')}{memory}")
 
 
 def result_notes(result: CompileResult) -> list[str]:
