@@ -84,7 +84,12 @@ def _records(graph: Any) -> list[dict[str, Any]]:
 def _record(node: Any) -> dict[str, Any]:
     """What the node calls, and the nodes of the program that it computes the result of."""
     origins = {name for source in node.meta.get("from_node", []) for name in _roots(source)}
-    return {"op": _op(node.target), "origins": sorted(origins)}
+    return {"op": _op(node.target), "origins": sorted(origins), "dtype": _dtype(node.meta.get("val"))}
+
+
+def _dtype(value: Any) -> str:
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    return str(getattr(first, "dtype", "")).removeprefix("torch.")
 
 
 def _roots(source: Any) -> list[str]:

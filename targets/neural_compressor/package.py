@@ -100,7 +100,7 @@ def _compile(program: ExportedProgram, compiler: str, working: Path) -> list[Cal
             f"PyTorch cannot compile the quantized program: {told['error']}.",
             fix="Keep the node that it names in float (--exclude), or take --target openvino.",
         )
-    return [Call(each["op"], tuple(each["origins"])) for each in told["calls"]]
+    return [Call(each["op"], tuple(each["origins"]), each["dtype"]) for each in told["calls"]]
 
 
 def _told(path: Path, ended: Ended) -> dict[str, Any]:

@@ -30,10 +30,14 @@ _ARITHMETIC = frozenset(
 
 @dataclass(frozen=True)
 class Call:
-    """One node of the final graph: what it calls, and the nodes of the program whose results it computes."""
+    """One node of the final graph: what it calls, and the nodes of the program whose results it computes.
+
+    ``dtype``: of its (first) result.
+    """
 
     op: str
     origins: tuple[str, ...]
+    dtype: str = ""
 
     @property
     def is_layer(self) -> bool:
@@ -44,12 +48,19 @@ class Call:
         return self.is_layer or self.op.startswith(_PASSING)
 
     @property
+    def is_int8_lookup(self) -> bool:
+        return "embedding" in self.op and self.dtype == "int8"
+
+    @property
     def is_rounding(self) -> bool:
         return any(word in self.op for word in _ROUNDING)
 
 
 class Placed(BaseModel):
-    """``actual``: ``int8``, ``fused`` (in another node's INT8 kernel) or ``float``; ``kernel``: which one."""
+    """``actual``: ``int8``, ``fused`` (in another node's INT8 kernel), ``stored`` or ``float``.
+
+    ``stored``: float values of rows that were read in INT8. ``kernel``: what the final graph calls.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,6 +114,7 @@ class _Places:
     def __init__(self, program: ExportedProgram, calls: Sequence[Call]) -> None:
         self._nodes = {node.name: node for node in program.graph.nodes}
         self._ends = {name for call in calls for name in call.origins}
+        self._rows = {name for call in calls if call.is_int8_lookup for name in call.origins}
         self.found: dict[str, Placed] = {}
         for call in calls:
             if call.is_int8:
@@ -139,8 +151,15 @@ class _Places:
 
     def _float(self, call: Call) -> None:
         for name in call.origins:
-            if name in self._nodes and not _is_rounding(self._nodes[name]):
-                self.found.setdefault(name, Placed(actual="float", kernel=call.op))
+            node = self._nodes.get(name)
+            if node is not None and not _is_rounding(node):
+                actual = "stored" if self._widens_rows(node) else "float"
+                self.found.setdefault(name, Placed(actual=actual, kernel=call.op))
+
+    def _widens_rows(self, node: Node) -> bool:
+        """Whether ``node`` scales rows of a table that were looked up as integers."""
+        read = [before for other in node.all_input_nodes for before in (other, *other.all_input_nodes)]
+        return any(before.name in self._rows for before in read) and node.name not in self._rows
 
 
 def _op_type(node: Node) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import QUANTIZED, REMOVED, NodeResult
+from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, NodeResult
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.placement import Placed, Placement
 
@@ -13,8 +13,9 @@ from edgeq.targets.neural_compressor.placement import Placed, Placement
 def verify(folder: Path, plan: Plan) -> list[NodeResult]:
     """One result per planned node of the artefact in ``folder``, in the plan's order.
 
-    ``actual`` is ``int8``, ``fp32``, ``other`` (no floats) or ``removed`` (no kernel of its own). What a
-    package really calls is one of the checks that prove it (``prove.py``).
+    ``actual`` is ``int8``; ``int8-weight`` (float values of rows that are stored in INT8); ``fp32``; ``other``
+    (no floats); or ``removed`` (no kernel of its own). What a package really calls is one of the checks that
+    prove it (``prove.py``).
 
     Raises:
         ModelError: the artefact is damaged.
@@ -35,6 +36,8 @@ def _result(plan: NodePlan, placed: Placed | None) -> NodeResult:
     if placed.actual == "fused":
         actual = "int8" if plan.precision in QUANTIZED else REMOVED
         return _told(plan, actual, placed.kernel, "computed within the INT8 kernel before it")
+    if placed.actual == "stored":
+        return _told(plan, STORED_INT8, placed.kernel, "")
     if plan.precision == "other":
         return _told(plan, "other", placed.kernel, "")
     missed = plan.precision in QUANTIZED
