@@ -13,7 +13,7 @@ from typing import Any
 
 from fresh import failure
 
-_EVERY_SECONDS = 0.1
+_EVERY_SECONDS = 0.25
 
 
 def fresh_tree(
@@ -21,7 +21,7 @@ def fresh_tree(
 ) -> dict[str, Any]:
     """As ``fresh.fresh``, with ``tree_mib``: the peak of the process and all its descendants together.
 
-    Shared pages count once (PSS); what lives for less than a tenth of a second may be missed.
+    Shared pages count once (PSS); what lives for less than a quarter of a second may be missed.
     """
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as wrong:
         process = subprocess.Popen(command, stdout=said, stderr=wrong, env=environment, cwd=cwd)

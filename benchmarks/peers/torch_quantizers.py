@@ -23,9 +23,7 @@ CHILD = Path(__file__).with_name("torch_quantizers_child.py")
 ROOT = CHILD.parents[2]
 STATIC = ("inc-minmax", "inc-kl", "edgeq-percentile", "edgeq-mse", "edgeq-entropy", "edgeq-auto")
 METHODS = (*STATIC, "inc-dynamic", "edgeq-dynamic")
-HEADER = (
-    "| model | method | metric | dB to FP32 | kB | made s | start s | peak MiB | ms, 1 thread | x eager |"
-)
+HEADER = "| model | method | metric | dB to FP32 | kB | made s | start s | MiB | ms, 1 thread | x eager |"
 
 
 def one(name: str, method: str) -> Row:
