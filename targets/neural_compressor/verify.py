@@ -13,9 +13,9 @@ from edgeq.targets.neural_compressor.placement import Placed, Placement
 def verify(folder: Path, plan: Plan) -> list[NodeResult]:
     """One result per planned node of the artefact in ``folder``, in the plan's order.
 
-    ``actual`` is ``int8``; ``int8-weight`` (float values of rows that are stored in INT8); ``fp32``; ``other``
-    (no floats); or ``removed`` (no kernel of its own). What a package really calls is one of the checks that
-    prove it (``prove.py``).
+    ``actual`` is ``int8``; ``int8-weight`` (float values of rows that are stored in INT8); ``fp32``;
+    ``other`` (no floats); or ``removed`` (no kernel of its own). What a package really calls is one of the
+    checks that prove it (``prove.py``).
 
     Raises:
         ModelError: the artefact is damaged.
