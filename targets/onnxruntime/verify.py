@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.targets.base import REMOVED, STORED_INT8, NodeResult
+from edgeq.targets.onnxruntime.fused_nodes import fused_names
 from edgeq.targets.onnxruntime.kernels import Kernel, is_kernel_of, kernel_of
 from edgeq.targets.onnxruntime.optimized import OptimizedGraph, optimized_graph
 
@@ -46,6 +47,7 @@ class _Lookup:
     def __init__(self, graph: OptimizedGraph, plan: Plan) -> None:
         self._planned = frozenset(plan.nodes)
         self._by_name = {node.name or "": node for node in graph.original}
+        self._fused = {name: node for node in graph.original for name in fused_names(node)}
         self._constants = _Constants(graph.original)
         self._running: dict[ir.Node, list[ir.Node]] = {}
         for node, origins in graph.origins.items():
@@ -53,9 +55,11 @@ class _Lookup:
                 self._running.setdefault(origin, []).append(node)
 
     def result(self, plan: NodePlan) -> NodeResult:
-        node = self._by_name.get(plan.name)
+        node = self._by_name.get(plan.name) or self._fused.get(plan.name)
         if node is None:
             return _result(plan, Kernel(REMOVED, ""), "compiled away")
+        if self._taken_over(plan, node):
+            return _result(plan, Kernel(REMOVED, ""), f"{_ABSORBED} ({node.op_type})")
         group = list(self._group(node))
         running = [found for member in group for found in self._running.get(member, [])]
         kernel = self._kernel(plan, node, running)
@@ -67,6 +71,10 @@ class _Lookup:
         if kernel.precision == "fp32" and plan.precision == "int8" and self._constants.expanded(node):
             return _result(plan, Kernel(STORED_INT8, f"{kernel.name}, fp32 arithmetic"), fused)
         return _result(plan, kernel, _runtime_reason(plan, kernel) or fused)
+
+    def _taken_over(self, plan: NodePlan, node: ir.Node) -> bool:
+        """Whether the file has one kernel for the planned op and others, and is named after another."""
+        return bool(fused_names(node)) and not is_kernel_of(plan.op_type, node)
 
     def _group(self, node: ir.Node) -> Iterator[ir.Node]:
         """``node`` and the nodes before it that no plan names: what it was rewritten to."""

@@ -1,0 +1,38 @@
+"""Putting one kernel of ONNX Runtime in the place of several nodes, so that their names stay known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgeq.compiler.quantize.rewriter import Editor
+
+# The entry of a node's metadata that lists the names of the nodes it was made of.
+FUSED = "edgeq.fused"
+
+
+def replace_by(
+    edit: Editor,
+    last: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    parts: Sequence[ir.Node],
+    *,
+    domain: str = "",
+    attributes: dict[str, int | float] | None = None,
+) -> None:
+    """Put one node in the place of ``last``, under its name; it takes over ``parts`` as well."""
+    made = edit.node(op_type, inputs, last.name or "", attributes=attributes, domain=domain, final=True)
+    result = last.outputs[0]
+    made.outputs[0].type, made.outputs[0].shape = result.type, result.shape
+    names = [part.name for part in parts if part.name and part is not last]
+    if names:
+        made.metadata_props[FUSED] = "\n".join(names)
+    edit.replace(last, [made])
+
+
+def fused_names(node: ir.Node) -> list[str]:
+    """The names of the nodes that ``node`` was made of."""
+    listed = node.metadata_props.get(FUSED, "")
+    return listed.split("\n") if listed else []
