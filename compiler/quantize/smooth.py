@@ -132,7 +132,17 @@ def _best_scales(
     if capabilities.symmetric_activations and not one_sided:
         high = np.maximum(-low, high)
         low = -high
-    weights = group.weights()
+    return best_scales(low, high, squares, group.weights())
+
+
+def best_scales(
+    low: Float64, high: Float64, squares: Float64, weights: Float64
+) -> npt.NDArray[np.float32] | None:
+    """What to divide the channels of an activation by, float32 [K]; None where that does not pay.
+
+    ``low``, ``high`` and ``squares`` (the mean square) are those of each channel; ``weights`` [K, N] are all
+    that read it.
+    """
     if len(low) != len(weights):
         return None
     largest_input = np.maximum(np.maximum(-low, high), _TINY)
