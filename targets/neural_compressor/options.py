@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from edgeq.targets.option_values import Named, Parser, parse_pairs
+from edgeq.errors import ConfigError
+from edgeq.targets.option_values import Named, Parser, choice, parse_pairs
+
+Method = Literal["rtn", "gptq", "awq"]
 
 
 class NeuralCompressorOptions(BaseModel):
-    """Options of the target ``neural-compressor``."""
+    """Options of the target ``neural-compressor``. ``method``: what rounds INT4 weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Method = "rtn"
+
+    def refuse_unused(self, scheme: str) -> None:
+        """Refuse options that would do nothing.
+
+        Raises:
+            ConfigError: naming the option, and what it belongs to.
+        """
+        if self.method != "rtn" and scheme != "int4-weight":
+            raise ConfigError(
+                f"The option 'method' has no effect with the scheme {scheme!r}: it is one of INT4 weights.",
+                fix="Leave it out, or choose the scheme int4-weight.",
+            )
 
 
 def parse_options(pairs: Mapping[str, str]) -> NeuralCompressorOptions:
@@ -25,4 +43,4 @@ def parse_options(pairs: Mapping[str, str]) -> NeuralCompressorOptions:
 
 
 _NAMED: Named = {}
-_PARSERS: Mapping[str, Parser] = {}
+_PARSERS: Mapping[str, Parser] = {"method": choice("rtn", "gptq", "awq")}

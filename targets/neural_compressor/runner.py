@@ -72,13 +72,13 @@ class PackageRunner:
             raise TargetError("The runner is closed.", fix="Open a new one.")
         check_inputs(self._inputs, inputs)
         check_sizes(self._interface, inputs)
-        tensors = [_tensor(inputs[spec.name]) for spec in self._inputs]
+        tensors = [tensor(inputs[spec.name]) for spec in self._inputs]
         try:
-            with _threads(self._threads):
+            with computing_threads(self._threads):
                 results = self._package.boxed_run(tensors)
         except RuntimeError as error:
             shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
-            raise TargetError(f"The package fails on the inputs {shapes}: {_first_line(error)}") from error
+            raise TargetError(f"The package fails on the inputs {shapes}: {first_line(error)}") from error
         # A result may be a view of an input or of a constant.
         return {
             spec.name: np.array(result.numpy()) for spec, result in zip(self._outputs, results, strict=True)
@@ -108,7 +108,7 @@ def _load(path: Path, interface: Interface) -> Any:
         return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
     except RuntimeError as error:
         raise ModelError(
-            f"{path} cannot be loaded: {_first_line(error)}", fix="Compile the model again."
+            f"{path} cannot be loaded: {first_line(error)}", fix="Compile the model again."
         ) from error
 
 
@@ -144,7 +144,7 @@ def _check_range(interface: Interface, name: str, size: int, where: str) -> None
         )
 
 
-def _tensor(array: Array) -> Any:
+def tensor(array: Array) -> Any:
     """``array`` as a tensor without gaps; it is copied where PyTorch could not share it."""
     import torch
 
@@ -153,7 +153,7 @@ def _tensor(array: Array) -> Any:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def computing_threads(count: int) -> Iterator[None]:
     """PyTorch's number of threads is the process's: it is put back."""
     import torch
 
@@ -168,6 +168,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library's exception says, as one sentence."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line if line.endswith(".") else line + "."

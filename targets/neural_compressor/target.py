@@ -55,7 +55,9 @@ class NeuralCompressorTarget:
         """See ``docs/neural-compressor.md``."""
         from edgeq.targets.neural_compressor.options import parse_options
 
-        return parse_options(given)
+        options = parse_options(given)
+        options.refuse_unused(recipe.scheme)
+        return options
 
     def lint(self, model: Model, options: Any) -> None:
         """None: the target takes no quantized ONNX models."""

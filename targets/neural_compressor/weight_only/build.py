@@ -1,0 +1,124 @@
+"""From a Hugging Face model to a folder of INT4 weights that was loaded again and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgeq.calibration.random_inputs import random_inputs
+from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.compiler.load.hugging_face import float_module
+from edgeq.compiler.model import Model
+from edgeq.errors import TargetError
+from edgeq.targets.base import BuildJob, BuildResult
+from edgeq.targets.checks import refuse_failed
+from edgeq.targets.neural_compressor.capabilities import CAPABILITIES
+from edgeq.targets.neural_compressor.files import EXPECTED
+from edgeq.targets.neural_compressor.options import NeuralCompressorOptions
+from edgeq.targets.neural_compressor.settings import Port
+from edgeq.targets.neural_compressor.weight_only.layers import layers_of, plan_layers
+from edgeq.targets.neural_compressor.weight_only.prove import prove_again
+from edgeq.targets.neural_compressor.weight_only.quantize import quantize_layers, refuse_unready
+from edgeq.targets.neural_compressor.weight_only.settings import WeightSettings
+from edgeq.targets.neural_compressor.weight_only.write import halve_rest, write_folder
+from edgeq.targets.reference import SAMPLES, save_samples
+
+PROVED_BY = "PyTorch, from the folder as it ships"
+RANDOM_SAMPLES = 2
+_EXPANDED = (
+    "The INT4 weights are expanded to float32 when the model loads: the file is small, the arithmetic and the "
+    "memory while it runs are those of float32."
+)
+
+
+def build_weights(job: BuildJob, folder: Path) -> BuildResult:
+    """Quantize the weights of a Hugging Face model, write them, and run what was written.
+
+    Raises:
+        DataError: the method needs calibration data, or cannot use what was given.
+        UsageError: an override matches no layer.
+        TargetError: the source is no Hugging Face folder, or Neural Compressor cannot quantize it.
+    """
+    options = cast(NeuralCompressorOptions, job.options)
+    model = _source(job)
+    refuse_unready(options.method, job.calibration)
+    block = CAPABILITIES.blocks_of(job.recipe)
+    module = float_module(model.source)
+    architecture = type(module).__name__
+    plan = plan_layers(layers_of(module), job.recipe, block)
+    module = quantize_layers(module, plan, job.recipe, block, options.method, job.calibration, job.progress)
+    wide = halve_rest(module)
+    samples, sampled_from = _samples(job, model.inputs)
+    files = write_folder(module, Path(model.source.location), block, job.recipe.symmetric_weights, folder)
+    settings = WeightSettings(
+        version=version("neural-compressor"),
+        scheme=job.recipe.scheme,
+        sampled_from=sampled_from,
+        options=options,
+        architecture=architecture,
+        block_size=block,
+        inputs=tuple(Port.of(spec) for spec in model.inputs),
+        outputs=tuple(Port.of(spec) for spec in model.outputs),
+    )
+    evidence = _save_evidence(module, samples, model.outputs, folder)
+    files = (*files, settings.write(folder))
+    with job.progress.task("Verifying the folder"):
+        checks = tuple(prove_again(folder, job.threads))
+    refuse_failed(checks, "folder of INT4 weights", "--scheme fp32")
+    return BuildResult(files, _load_hints(settings), _notes(plan, wide), evidence, checks, PROVED_BY, plan)
+
+
+def _source(job: BuildJob) -> Model:
+    model = job.original
+    if model is not None and model.source.kind == "hf":
+        return model
+    where = "the model" if model is None else model.source.location
+    raise TargetError(
+        f"Scheme 'int4-weight' of target 'neural-compressor' writes a Hugging Face folder, and {where} is none.",
+        fix="Give a Hugging Face folder, or take --target openvino or onnxruntime.",
+    )
+
+
+def _samples(job: BuildJob, inputs: Sequence[TensorSpec]) -> tuple[tuple[Arrays, ...], str]:
+    if job.samples:
+        return job.samples, job.sampled_from
+    made = tuple(random_inputs(inputs, seed=seed) for seed in range(RANDOM_SAMPLES))
+    return made, f"{RANDOM_SAMPLES} random inputs"
+
+
+def _save_evidence(
+    module: Any, samples: Sequence[Arrays], outputs: Sequence[TensorSpec], folder: Path
+) -> tuple[str, ...]:
+    """What Neural Compressor's model computes in memory, and on what."""
+    names = [spec.name for spec in outputs]
+    expected = [_computed(module, sample, names) for sample in samples]
+    return save_samples(samples, folder, SAMPLES), save_samples(expected, folder, EXPECTED)
+
+
+def _computed(module: Any, sample: Arrays, names: Sequence[str]) -> dict[str, Array]:
+    import torch
+
+    given = {name: torch.from_numpy(np.array(array)) for name, array in sample.items()}
+    with torch.inference_mode():
+        found = module(**given)
+    return {name: found[name].numpy() for name in names}
+
+
+def _load_hints(settings: WeightSettings) -> dict[str, Any]:
+    return {
+        "format": "Hugging Face folder, GPTQ checkpoint (int32 qweight and qzeros, float16 scales, g_idx)",
+        "architecture": settings.architecture,
+        "group_size": settings.block_size,
+        "arithmetic": "float32, weights expanded when the model loads",
+    }
+
+
+def _notes(plan: Any, wide: int) -> tuple[str, ...]:
+    notes = [_EXPANDED]
+    if wide:
+        notes.append(f"{wide} weights are out of float16's range and stored in float32.")
+    return tuple(notes)

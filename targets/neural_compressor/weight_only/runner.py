@@ -1,0 +1,119 @@
+"""Runs a folder of INT4 weights with PyTorch and transformers; Neural Compressor is not needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.errors import MissingExtraError, ModelError, TargetError
+from edgeq.targets.inputs import check_inputs, check_threads
+from edgeq.targets.neural_compressor.runner import computing_threads, first_line, tensor
+from edgeq.targets.neural_compressor.weight_only.files import G_IDX, QWEIGHT, QZEROS, SCALES, WEIGHTS
+from edgeq.targets.neural_compressor.weight_only.packing import dequantized
+from edgeq.targets.neural_compressor.weight_only.settings import WeightSettings
+from edgeq.targets.onnxruntime.session import usable_cpus
+
+
+class WeightOnlyRunner:
+    """The model of a folder, its INT4 weights expanded to float32 once: arrays in, arrays out."""
+
+    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+        """Load the weights in ``folder``; it computes with ``threads`` (None: every usable CPU).
+
+        Raises:
+            UsageError: ``threads`` is not positive.
+            ModelError: the artefact is damaged.
+            MissingExtraError: PyTorch or transformers is not installed.
+        """
+        check_threads(threads)
+        settings = WeightSettings.read(folder)
+        self._threads = threads or usable_cpus()
+        self._inputs = [port.spec for port in settings.inputs]
+        self._outputs = [port.spec for port in settings.outputs]
+        self._model: Any = _load(folder, settings.architecture)
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        return list(self._inputs)
+
+    @property
+    def outputs(self) -> list[TensorSpec]:
+        return list(self._outputs)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """All outputs by name.
+
+        Raises:
+            DataError: an input is missing, unknown, or has the wrong dtype or shape.
+            TargetError: the runner is closed, or PyTorch fails.
+        """
+        import torch
+
+        if self._model is None:
+            raise TargetError("The runner is closed.", fix="Open a new one.")
+        check_inputs(self._inputs, inputs)
+        given = {spec.name: tensor(inputs[spec.name]) for spec in self._inputs}
+        try:
+            with computing_threads(self._threads), torch.inference_mode():
+                found = self._model(**given)
+        except (RuntimeError, IndexError, ValueError) as error:
+            shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
+            raise TargetError(f"The model fails on the inputs {shapes}: {first_line(error)}") from error
+        return {spec.name: np.array(found[spec.name].numpy()) for spec in self._outputs}
+
+    def close(self) -> None:
+        self._model = None
+
+    def __enter__(self) -> WeightOnlyRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _load(folder: Path, architecture: str) -> Any:
+    """The model in float32, built from its configuration and filled with the folder's weights."""
+    try:
+        import transformers
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+        from transformers.modeling_utils import no_init_weights
+    except ImportError as error:
+        raise MissingExtraError("Running a folder of INT4 weights", "hf") from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config.use_cache = False
+        with no_init_weights():
+            model = getattr(transformers, architecture)(config)
+        missing, unknown = _fill(model, load_file(folder / WEIGHTS))
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} cannot be loaded: {first_line(error)}", fix="Compile the model again."
+        ) from error
+    if missing or unknown:
+        raise ModelError(
+            f"{folder / WEIGHTS} does not fit its configuration, first {(missing or unknown)[0]!r}.",
+            fix="Compile the model again.",
+        )
+    return model.eval()
+
+
+def _fill(model: Any, stored: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Give ``model`` the weights; returns the names that are missing, and those that it does not know."""
+    import torch
+
+    weights = {}
+    for name in list(stored):
+        layer, _, part = name.rpartition(".")
+        if part == QWEIGHT:
+            parts = [stored.pop(f"{layer}.{key}") for key in (QWEIGHT, QZEROS, SCALES, G_IDX)]
+            weights[f"{layer}.weight"] = dequantized(*parts)
+    for name, value in stored.items():
+        weights[name] = value.to(torch.float32) if value.is_floating_point() else value
+    keys = model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    return [name for name in keys.missing_keys if name not in tied], list(keys.unexpected_keys)
