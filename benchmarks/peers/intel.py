@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +71,11 @@ class Cell:
     def exists(self) -> bool:
         return "bytes" in self.read("compile")
 
+    @property
+    def judged(self) -> bool:
+        """Whether the accuracy is that of this very artefact."""
+        return self.read("accuracy").get("sha256") == self.read("compile")["sha256"]
+
 
 @dataclass(frozen=True)
 class Run:
@@ -80,6 +86,7 @@ class Run:
     targets: tuple[str, ...]
     schemes: tuple[str, ...]
     rounds: int
+    workers: int
 
     def cells(self, model: str) -> list[Cell]:
         return [Cell(self.folder, model, t, s) for t in self.targets for s in self.schemes]
@@ -101,13 +108,15 @@ class Run:
 
     def accuracy(self, model: str, anew: bool) -> None:
         """Evaluate the artefacts that are not yet, or have changed since."""
-        fp32 = Cell(self.folder, model, "onnxruntime", "fp32").artefact
-        for cell in self.cells(model):
-            sha = cell.read("compile").get("sha256")
-            if sha is None or (not anew and cell.read("accuracy").get("sha256") == sha):
-                continue
-            command = ["accuracy", model, cell.target, str(cell.artefact), str(fp32)]
-            _keep(cell, "accuracy", {**fresh(_child(command), self.environment), "sha256": sha})
+        wanted = [cell for cell in self.cells(model) if cell.exists and (anew or not cell.judged)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(pool.map(self._judge, wanted))
+
+    def _judge(self, cell: Cell) -> None:
+        fp32 = Cell(self.folder, cell.model, "onnxruntime", "fp32").artefact
+        command = ["accuracy", cell.model, cell.target, str(cell.artefact), str(fp32)]
+        sha = cell.read("compile")["sha256"]
+        _keep(cell, "accuracy", {**fresh(_child(command), self.environment), "sha256": sha})
 
     def latency(self, model: str, anew: bool) -> None:
         """Time a model's artefacts in turns: a ratio holds only between artefacts of the same run."""
@@ -218,8 +227,10 @@ def main() -> None:
     parser.add_argument("--stages", type=_names, default=STAGES, help="of compile, accuracy, latency")
     parser.add_argument("--again", type=_names, default=(), help="stages to measure anew")
     parser.add_argument("--rounds", type=int, default=3, help="of timing")
+    parser.add_argument("--workers", type=int, default=1, help="processes that evaluate accuracy at a time")
     given = parser.parse_args()
-    run = Run(given.folder.resolve(), given.only, given.targets, given.schemes, given.rounds)
+    where = given.folder.resolve()
+    run = Run(where, given.only, given.targets, given.schemes, given.rounds, given.workers)
     stages: dict[str, Callable[[str, bool], None]] = {
         "compile": run.compile,
         "accuracy": run.accuracy,
