@@ -30,8 +30,8 @@ from edgeq.targets.reference import SAMPLES, save_samples
 PROVED_BY = "PyTorch, from the folder as it ships"
 RANDOM_SAMPLES = 2
 _EXPANDED = (
-    "The INT4 weights are expanded to float32 when the model loads: the file is small, the arithmetic and the "
-    "memory while it runs are those of float32."
+    "The INT4 weights are expanded to float32 when the model loads: the file is small, arithmetic and memory "
+    "while it runs are those of float32."
 )
 
 
@@ -78,7 +78,7 @@ def _source(job: BuildJob) -> Model:
         return model
     where = "the model" if model is None else model.source.location
     raise TargetError(
-        f"Scheme 'int4-weight' of target 'neural-compressor' writes a Hugging Face folder, and {where} is none.",
+        f"Scheme 'int4-weight' of target 'neural-compressor' needs a Hugging Face folder; {where} is none.",
         fix="Give a Hugging Face folder, or take --target openvino or onnxruntime.",
     )
 

@@ -44,6 +44,17 @@ def _layers(module: torch.nn.Module) -> Iterator[Layer]:
             yield Layer(name, type(part).__name__, part)
 
 
+def blocks_of(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """The repeated blocks that Neural Compressor's methods go through; empty when there are none."""
+    from neural_compressor.torch.algorithms.weight_only.utility import get_block_prefix
+
+    try:
+        prefix, count = get_block_prefix(module)
+    except (AssertionError, AttributeError):
+        return []
+    return [module.get_submodule(f"{prefix}.{index}") for index in range(count)]
+
+
 def plan_layers(layers: list[Layer], recipe: Recipe, block: int) -> Plan:
     """What the scheme does with every layer.
 

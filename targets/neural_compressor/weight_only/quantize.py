@@ -10,9 +10,10 @@ from edgeq.calibration.types import DataSource
 from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.plan import Plan
 from edgeq.compiler.recipe import Recipe
-from edgeq.errors import DataError, TargetError
+from edgeq.errors import DataError, EdgeqError, TargetError
 from edgeq.progress import Progress
 from edgeq.targets.neural_compressor.options import Method
+from edgeq.targets.neural_compressor.weight_only.absorb import absorbing_layers
 from edgeq.targets.neural_compressor.weight_only.packing import BITS
 
 if TYPE_CHECKING:
@@ -61,13 +62,33 @@ def quantize_layers(
     with progress.task(f"Quantizing by {method.upper()}"):
         try:
             with quiet():
-                config = _config(plan, recipe, block, method)
+                absorbing = absorbing_layers(module, samples[0]) if method == "awq" else {}
+                if method == "awq":
+                    _note_scales(absorbing, plan)
+                config = _config(plan, recipe, block, method, absorbing)
                 return _METHODS[method](module, config, samples)
+        except EdgeqError:
+            raise
         except Exception as error:
             raise TargetError(
                 f"Neural Compressor's {method.upper()} fails on the model: {reason(error)}.",
                 fix="" if method == "rtn" else "Take -O method=rtn.",
             ) from error
+
+
+def _note_scales(absorbing: Mapping[str, list[str]], plan: Plan) -> None:
+    """Say which layers AWQ scales; without one it would be RTN.
+
+    Raises:
+        TargetError: there is none.
+    """
+    if not absorbing:
+        raise TargetError(
+            "AWQ finds no layer in the model's blocks whose scales the layer before it can take.",
+            fix="Take -O method=gptq or rtn.",
+        )
+    pairs = "; ".join(f"{', '.join(readers)} (into {layer})" for layer, readers in absorbing.items())
+    plan.notes.append(f"AWQ scales, in every block, the inputs of {pairs}; other layers are rounded by RTN.")
 
 
 def _samples(calibration: DataSource | None, limit: int) -> Iterator[dict[str, Any]]:
@@ -82,15 +103,16 @@ def _samples(calibration: DataSource | None, limit: int) -> Iterator[dict[str, A
         raise DataError("The calibration data is empty.", fix="Give at least one sample.")
 
 
-def _config(plan: Plan, recipe: Recipe, block: int, method: Method) -> Any:
+def _config(
+    plan: Plan, recipe: Recipe, block: int, method: Method, absorbing: Mapping[str, list[str]]
+) -> Any:
     from neural_compressor.torch import quantization as inc
 
     own: dict[str, Any] = {
         # the file read layer by layer is the folder's, which holds other names than the model
         "rtn": {"use_layer_wise": False},
         "gptq": {},
-        # other scales would be products in front of layers, which no reader of the format knows
-        "awq": {"folding": True},
+        "awq": {"folding": True, "absorb_layer_dict": dict(absorbing)},
     }[method]
     kind = {"rtn": inc.RTNConfig, "gptq": inc.GPTQConfig, "awq": inc.AWQConfig}[method]
     common = {"bits": BITS, "group_size": block, "use_sym": recipe.symmetric_weights}

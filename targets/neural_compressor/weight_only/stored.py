@@ -21,7 +21,7 @@ class StoredLayers:
         self._tensors = read_header(folder / WEIGHTS)
 
     def form(self, name: str) -> str | None:
-        """``int4``, ``fp16`` or ``fp32``; None when the file has no weights of the layer, or not all parts."""
+        """``int4``, ``fp16`` or ``fp32``; None when parts of its weights are missing."""
         if all(self._dtype(f"{name}.{part}") == dtype for part, dtype in _PARTS.items()):
             return "int4" if self._packed(name) else None
         return _FLOATS.get(self._dtype(f"{name}.weight"))

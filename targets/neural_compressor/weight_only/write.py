@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 # What belongs to a model besides its weights, when the source has it.
 _COMPANIONS = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template.jinja", "generation_config.json",
-    "preprocessor_config.json",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "chat_template.jinja", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
 _LARGEST_HALF = 65504.0
 
