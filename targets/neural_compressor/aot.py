@@ -35,6 +35,7 @@ def _compile(folder: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
     # Where nodes come from is then told in the names of this program, and no others.
     for node in program.graph.nodes:
         node.meta.pop("from_node", None)
+    _mend_layouts()
     calls: list[dict[str, Any]] = []
     options = _options(job["cpu"], _compiler(folder, job["compiler"]), calls)
     with torch.no_grad():
@@ -43,6 +44,28 @@ def _compile(folder: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
     # Loading needs no sources.
     package_aoti(str(folder / MODEL), [file for file in made if not str(file).endswith(".cpp")])
     return calls
+
+
+def _mend_layouts() -> None:
+    """Tell the compiler the layout that INT8 convolutions really write: channels last, always.
+
+    PyTorch 2.13 expects that of float ones alone where the batch is dynamic and the input has one channel; it
+    reads the results of INT8 ones in a wrong order then. Only this process is changed.
+    """
+    from torch._inductor import mkldnn_ir
+    from torch._inductor.ir import FixedLayout
+    from torch._prims_common import make_channels_last_strides_for
+
+    prepare = mkldnn_ir._prepare_convolution_fusion_create
+
+    def prepare_right(cls: Any, *arguments: Any, **options: Any) -> Any:
+        inputs, constants, layout, order, other = prepare(cls, *arguments, **options)
+        if cls.__name__.startswith("QConv"):
+            strides = make_channels_last_strides_for(layout.size)
+            layout = FixedLayout(layout.device, layout.dtype, layout.size, strides)
+        return inputs, constants, layout, order, other
+
+    mkldnn_ir._prepare_convolution_fusion_create = prepare_right
 
 
 def _compiler(folder: Path, compiler: str) -> str:
