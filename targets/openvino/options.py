@@ -42,7 +42,7 @@ class OpenVINOOptions(BaseModel):
     quantizer: QuantizedBy = "edgeq"
     model_type: ModelType = "auto"
     preset: Preset = "auto"
-    correction: Correction = "full"
+    correction: Correction = "fast"
 
     def rest_of(self, scheme: str) -> Rest:
         """The form of float weights: schemes without quantization are one by themselves."""

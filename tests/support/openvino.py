@@ -11,11 +11,12 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
 from edgeq.compiler.quantize.dispatch import Request, quantize
+from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
 from edgeq.progress import SilentProgress
 from edgeq.targets.base import BuildJob, BuildResult, NodeResult
 from edgeq.targets.openvino.target import OpenVINOTarget
-from tests.support.static_models import Samples
+from tests.support.static_models import Samples, graph, normal
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,46 @@ def build(
     target = OpenVINOTarget()
     wanted = Recipe(scheme=scheme, **(recipe or {}))  # type: ignore[arg-type]
     chosen = target.options(options, wanted)
-    made = quantize(Request(model, target.capabilities(chosen), wanted, data, 1, SilentProgress()))
+    made = quantized(model, scheme, data, recipe=recipe, **options)
     folder.mkdir(parents=True, exist_ok=True)
     samples = () if data is None else tuple(batch.inputs for batch in data.batches(1, 2))
     job = BuildJob(made.model, made.plan, wanted, chosen, samples, "2 samples", data=data, threads=1)
     result = target.build(job, folder)
     return Built(folder, result, {node.name: node for node in target.verify(folder, made.plan)})
+
+
+def quantized(
+    model: Model, scheme: str, data: Samples | None = None, *, recipe: Any = None, **options: str
+) -> Quantized:
+    """What the quantizer that the options name makes of a normalized ``model``."""
+    target = OpenVINOTarget()
+    wanted = Recipe(scheme=scheme, **(recipe or {}))  # type: ignore[arg-type]
+    chosen = target.options(options, wanted)
+    quantize_by = target.quantizer(chosen) or quantize
+    return quantize_by(Request(model, target.capabilities(chosen), wanted, data, 1, SilentProgress()))
+
+
+def residual_net() -> Model:
+    """Two convolutions, the second with a residual, pooling and a fully connected layer."""
+    nodes = [
+        ("Conv", ["x", "w", "b"], ["c"], {"pads": [1, 1, 1, 1]}),
+        ("Relu", ["c"], ["r"], {}),
+        ("Conv", ["r", "w2", "b2"], ["d"], {"pads": [1, 1, 1, 1]}),
+        ("Add", ["d", "r"], ["a"], {}),
+        ("Relu", ["a"], ["s"], {}),
+        ("GlobalAveragePool", ["s"], ["p"], {}),
+        ("Flatten", ["p"], ["f"], {}),
+        ("Gemm", ["f", "v", "g"], ["y"], {}),
+    ]
+    weights = {
+        "w": normal(16, 3, 3, 3, scale=0.3),
+        "w2": normal(16, 16, 3, 3, scale=0.1, seed=4),
+        "b": normal(16, seed=5),
+        "b2": normal(16, seed=6),
+        "v": normal(16, 40, seed=2),
+        "g": normal(40, seed=3),
+    }
+    return graph(nodes, {"x": ["n", 3, 8, 8]}, ["y"], weights)
 
 
 def images(*shape: int, count: int = 8, seed: int = 1) -> Samples:

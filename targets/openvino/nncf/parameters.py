@@ -35,7 +35,7 @@ def refuse(recipe: Recipe, options: OpenVINOOptions) -> None:
             f"NNCF has no range method {recipe.range_method!r}.",
             fix=f"Take one of: {known}; or edgeq's own quantizer (-O quantizer=edgeq).",
         )
-    if not recipe.bias_correction and options.correction != "full":
+    if not recipe.bias_correction and options.correction != "fast":
         raise ConfigError(
             "The option 'correction' has no effect without bias correction.", fix="Leave one of them out."
         )
@@ -49,8 +49,9 @@ def static_arguments(
         disable_bias_correction=not recipe.bias_correction,
         activations_range_estimator_params=_ESTIMATORS[recipe.range_method](recipe),
     )
-    if not recipe.saturation_safe:
-        advanced.overflow_fix = nncf.OverflowFix.DISABLE
+    if recipe.saturation_safe:
+        # By default NNCF halves the range of the first convolutions' weights only.
+        advanced.overflow_fix = nncf.OverflowFix.ENABLE
     if not recipe.smoothing:
         advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(matmul=-1)
     return {

@@ -124,7 +124,7 @@ class _Rounded:
             return
         self._forms[node.name or ""] = CAPABILITIES.int8_form
         rule = self._rules.get(node.op_type)
-        if rule is not None and rule.role == "move" or node.op_type == "Concat":
+        if (rule is not None and rule.role == "move") or node.op_type == "Concat":
             self._values.update(node.outputs)
 
     def _floats(self, node: ir.Node) -> Collection[ir.Value | None]:

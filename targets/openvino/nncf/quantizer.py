@@ -113,5 +113,19 @@ def _quantized(request: Request, model: Model, run: _Run) -> Model:
                 "(-O quantizer=edgeq).",
             ) from error
     quantized = replace(model, ir=ir.from_proto(made))
+    _flatten_scales(quantized.ir)
     drop_unused(quantized.ir)
     return quantized
+
+
+def _flatten_scales(model: ir.Model) -> None:
+    """Scales per channel as the vectors that ONNX wants, in place: NNCF keeps ones of kernels' axes."""
+    for node in model.graph:
+        if node.op_type != "DequantizeLinear" or "axis" not in node.attributes:
+            continue
+        if node.attributes.get_int("block_size", 0):
+            continue
+        for value in node.inputs[1:]:
+            if value is not None and value.const_value is not None and len(value.const_value.shape) > 1:
+                flat = value.const_value.numpy().reshape(-1)
+                value.const_value, value.shape = ir.tensor(flat, name=value.name), ir.Shape(flat.shape)
