@@ -57,6 +57,10 @@ class NeuralCompressorTarget:
 
         options = parse_options(given)
         options.refuse_unused(recipe.scheme)
+        if recipe.scheme != "int4-weight":
+            from edgeq.targets.neural_compressor.compiler import require_compiler
+
+            require_compiler()
         return options
 
     def lint(self, model: Model, options: Any) -> None:
