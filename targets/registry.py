@@ -23,20 +23,25 @@ def target_names() -> list[str]:
 
 
 def expand_targets(texts: Sequence[str]) -> list[str]:
-    """Names of targets, each once, from names, families of them, and lists with commas.
+    """Names of registered targets, each once, from names, families of them, and lists with commas.
 
     Raises:
         UsageError: one that is neither a target nor a family.
     """
-    named = [name.strip() for text in texts for name in text.split(",")]
-    found = [target for name in named for target in FAMILIES.get(name, (name,))]
-    known = target_names()
+    found, known = split_targets(texts), target_names()
     for name in found:
         if name not in known:
             raise UsageError(
                 f"Unknown target {name!r}.",
                 fix=f"Known targets: {', '.join(known)}. Several at once: {', '.join(FAMILIES)}.",
             )
+    return found
+
+
+def split_targets(texts: Sequence[str]) -> list[str]:
+    """As :func:`expand_targets`; whether they are registered is not looked up."""
+    named = [name.strip() for text in texts for name in text.split(",")]
+    found = [target for name in named for target in FAMILIES.get(name, (name,))]
     return list(dict.fromkeys(found))
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from edgeq.artefact import artefact_folder
 from edgeq.benchmarks.budgets import Budget, parse_budget
 from edgeq.benchmarks.options import BenchOptions
-from edgeq.building import SourceSpec, build, check_start, load_source, make_order, open_material
+from edgeq.building import Material, Order, SourceSpec, build, check_start, make_order
 from edgeq.calibration.data import DataOptions
 from edgeq.calibration.preprocess import Preprocessing
 from edgeq.calibration.types import TensorSpec
@@ -92,20 +92,34 @@ def compile(
     check_start(order, calibration, force=force)
 
     spec = SourceSpec(model, calibration, evaluation, preprocessing, data_options, example_inputs, task)
-    original = load_source(spec, progress)
+    material = Material(spec, progress)
+    return compile_order(order, material, metrics, gate, bench, force=force, progress=progress)
+
+
+def compile_order(
+    order: Order,
+    material: Material,
+    metrics: Sequence[str],
+    budgets: Sequence[Budget],
+    bench: BenchOptions | None,
+    *,
+    force: bool,
+    progress: Progress,
+) -> CompileResult:
+    """Build and measure one artefact; ``material`` may serve others too. Raises as :func:`compile`."""
+    original = material.original
     order.target.check_model(original, order.options)
-    material = open_material(original, spec, progress)
-    proof = None
+    data, proof = material.data, None
     if bench is not None:
-        proof = Proof(material.evaluation, tuple(metrics) or None, gate, threads, bench)
+        proof = Proof(data.evaluation, tuple(metrics) or None, tuple(budgets), order.threads, bench)
         proof.check(original.outputs, order.target)
 
-    with artefact_folder(place, force=force) as folder:
-        manifest, compiling = build(order, material, folder, progress)
+    with artefact_folder(order.place, force=force) as folder:
+        manifest, compiling = build(order, material.prepared, folder, progress)
         if proof is not None:
             manifest = proof.measured(manifest, folder, original, progress, compiling=compiling)
         write(manifest, folder)
-    return result(place, manifest, compiling)
+    return result(order.place, manifest, compiling)
 
 
 def bench(

@@ -91,44 +91,62 @@ class SourceSpec:
 
 
 @dataclass(frozen=True)
-class Material:
-    """A model and its data, read once, however many targets it is built for."""
+class Data:
+    """The opened calibration and evaluation data, None where none was given."""
 
-    original: Model
     calibration: DataSource | None
     evaluation: DataSource | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """A model and its data, each read when it is first asked for, and once however many targets there are."""
+
+    spec: SourceSpec
     progress: Progress
 
     @cached_property
+    def original(self) -> Model:
+        """The loaded model; raises ModelError."""
+        spec = self.spec
+        return load(spec.model, example_inputs=spec.example_inputs, task=spec.task, progress=self.progress)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data of the model.
+
+        Raises:
+            DataError: it is missing or does not fit the model.
+            ConfigError: the preprocessing cannot be read.
+        """
+        spec, original = self.spec, self.original
+        opener = DataOpener(original.inputs, original.source, spec.preprocessing, spec.data_options)
+        return Data(opener.open(spec.calibration), opener.open(spec.evaluation))
+
+    @cached_property
     def prepared(self) -> tuple[Prepared, Compiling]:
-        """The normalized model, and what making it has cost: once.
+        """The normalized model, and what making it has cost.
 
         Raises:
             ModelError: see :func:`edgeq.compiler.pipeline.prepare`.
         """
+        original, data = self.original, self.data
         with _cost() as cost:
-            prepared = prepare(self.original, self.calibration, self.evaluation, self.progress)
+            prepared = prepare(original, data.calibration, data.evaluation, self.progress)
         return prepared, cost[0]
 
 
-def load_source(spec: SourceSpec, progress: Progress) -> Model:
-    """The model; raises ModelError."""
-    return load(spec.model, example_inputs=spec.example_inputs, task=spec.task, progress=progress)
-
-
-def open_material(original: Model, spec: SourceSpec, progress: Progress) -> Material:
-    """The data of ``original``; raises DataError and ConfigError."""
-    data = DataOpener(original.inputs, original.source, spec.preprocessing, spec.data_options)
-    return Material(original, data.open(spec.calibration), data.open(spec.evaluation), progress)
-
-
-def build(order: Order, material: Material, folder: Path, progress: Progress) -> tuple[Manifest, Compiling]:
+def build(
+    order: Order, shared: tuple[Prepared, Compiling], folder: Path, progress: Progress
+) -> tuple[Manifest, Compiling]:
     """Write the artefact's files into ``folder``; the manifest (nothing measured yet), and what it has cost.
+
+    ``shared`` is :attr:`Material.prepared`, whose cost counts for every artefact.
 
     Raises:
         EdgeqError: see :func:`edgeq.compiler.pipeline.compile_model`.
     """
-    prepared, shared = material.prepared
+    prepared, before = shared
     with _cost() as cost:
         compiled = compile_model(
             prepared,
@@ -140,7 +158,7 @@ def build(order: Order, material: Material, folder: Path, progress: Progress) ->
             threads=order.threads,
             progress=progress,
         )
-    return _manifest(order, prepared, compiled, folder), shared.then(cost[0])
+    return _manifest(order, prepared, compiled, folder), before.then(cost[0])
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeq.api import compile as compile_one
+from edgeq.api import artefact_path, compile_order
 from edgeq.benchmarks import gate
+from edgeq.building import Material, SourceSpec, check_start, make_order
 from edgeq.config import Config, TargetEntry
 from edgeq.errors import BudgetMissedError, EdgeqError, InternalError, UsageError
 from edgeq.progress import Progress, SilentProgress
@@ -87,7 +88,8 @@ def run_check(
 ) -> CheckResult:
     """Compile, measure and judge every target of ``config``, or those called ``only``.
 
-    An error of one target does not stop the others; it is that target's outcome.
+    The model and its data are read once. An error of one target does not stop the others; it is that
+    target's outcome.
 
     Raises:
         UsageError: an unknown target, or an ``only`` that names none; before any work.
@@ -96,10 +98,11 @@ def run_check(
     for name in {entry.target for entry in entries}:
         get_target(name)
     progress = progress or SilentProgress()
+    material = Material(_source(config), progress)
     outcomes = []
     for position, entry in enumerate(entries, 1):
         with progress.task(f"{entry.name} for {entry.target}, {position} of {len(entries)}"):
-            outcomes.append(_outcome(config, entry, force or config.overwrite, progress))
+            outcomes.append(_outcome(config, entry, material, force or config.overwrite))
     return CheckResult(config, tuple(outcomes))
 
 
@@ -113,11 +116,22 @@ def _chosen(config: Config, only: Sequence[str]) -> list[TargetEntry]:
     return [entry for entry in config.targets if not only or entry.name in only]
 
 
-def _outcome(config: Config, entry: TargetEntry, force: bool, progress: Progress) -> Outcome:
+def _source(config: Config) -> SourceSpec:
+    return SourceSpec(
+        config.model,
+        config.calibration,
+        config.evaluation,
+        config.preprocessing,
+        config.data_options,
+        task=config.task,
+    )
+
+
+def _outcome(config: Config, entry: TargetEntry, material: Material, force: bool) -> Outcome:
     begin = time.monotonic()
     result, error = None, None
     try:
-        result = _compile(config, entry, force, progress)
+        result = _compile(config, entry, material, force)
     except EdgeqError as found:
         error = found
     except Exception as found:  # noqa: BLE001 (a defect in one target must not hide the others' verdicts)
@@ -128,23 +142,18 @@ def _outcome(config: Config, entry: TargetEntry, force: bool, progress: Progress
     return Outcome(entry, result, error, time.monotonic() - begin)
 
 
-def _compile(config: Config, entry: TargetEntry, force: bool, progress: Progress) -> CompileResult:
-    return compile_one(
-        config.model,
-        target=entry.target,
-        recipe=entry.recipe,
-        target_options=entry.options,
-        calibration=config.calibration,
-        evaluation=config.evaluation,
-        preprocessing=config.preprocessing,
-        data_options=config.data_options,
-        budgets=entry.budgets,
-        metrics=config.metrics,
-        output=entry.output,
+def _compile(config: Config, entry: TargetEntry, material: Material, force: bool) -> CompileResult:
+    place = artefact_path(config.model, entry.target, entry.output)
+    order = make_order(
+        entry.target, entry.recipe, entry.options, place, strict=entry.strict, threads=config.threads
+    )
+    check_start(order, config.calibration, force=force)
+    return compile_order(
+        order,
+        material,
+        config.metrics,
+        entry.budgets,
+        config.bench,
         force=force,
-        strict=entry.strict,
-        threads=config.threads,
-        bench=config.bench,
-        task=config.task,
-        progress=progress,
+        progress=material.progress,
     )

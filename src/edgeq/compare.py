@@ -21,9 +21,7 @@ from edgeq.building import (
     SourceSpec,
     build,
     check_start,
-    load_source,
     make_order,
-    open_material,
 )
 from edgeq.calibration.data import DataOptions
 from edgeq.calibration.preprocess import Preprocessing
@@ -31,6 +29,7 @@ from edgeq.candidates import QUANTIZER, candidates
 from edgeq.comparison import Comparison, Row
 from edgeq.comparison_report import refuse_reports, write_comparison
 from edgeq.compiler.model import Model
+from edgeq.compiler.pipeline import Prepared
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError, EdgeqError, InternalError, TargetError, UsageError
 from edgeq.machine import usable_cores
@@ -94,7 +93,7 @@ def compile_many(
     if works:
         spec = SourceSpec(model, calibration, evaluation, preprocessing, data_options, example_inputs, task)
         proofs = _Proofs(tuple(metrics) or None, gate, threads, bench)
-        _work(works, spec, proofs, force, progress)
+        _work(works, Material(spec, progress), proofs, force, progress)
 
     winner = choose_winner(_contenders(rows), budgets=bool(gate))
     found = Comparison(prefix.name, wanted, prefix, threads or usable_cores(), tuple(rows), winner)
@@ -158,7 +157,7 @@ class _Proofs:
         """The proof on the evaluation data."""
         if self.options is None:
             return None
-        return Proof(material.evaluation, self.metrics, self.budgets, self.threads, self.options)
+        return Proof(material.data.evaluation, self.metrics, self.budgets, self.threads, self.options)
 
 
 def _ordered(row: Row, recipe: Recipe, prefix: Path, strict: bool, threads: int | None) -> _Work | None:
@@ -186,28 +185,33 @@ def _quantizer(order: Order) -> str:
     return order.given.get(QUANTIZER, own)
 
 
-def _work(works: Sequence[_Work], spec: SourceSpec, proofs: _Proofs, force: bool, progress: Progress) -> None:
+def _work(
+    works: Sequence[_Work], material: Material, proofs: _Proofs, force: bool, progress: Progress
+) -> None:
     """Load once, build every artefact, then measure all that are there."""
-    original = load_source(spec, progress)
+    original = material.original
     for work in works:
         with work.refusing():
             work.order.target.check_model(original, work.order.options)
     works = _left(works)
     if not works:
         return
-    material = open_material(original, spec, progress)
     for work in works:
         work.proof = proofs.of(material)
         if work.proof is not None:
             with work.refusing():
                 work.proof.check(original.outputs, work.order.target)
     works = _left(works)
+    if not works:
+        return
+    # Outside of the loop: what is wrong with the model itself is no target's error.
+    shared = material.prepared
     for position, work in enumerate(works, 1):
         with (
             progress.task(f"Compiling for {work.row.candidate.name}, {position} of {len(works)}"),
             work.failing(),
         ):
-            _build(work, material, force, progress)
+            _build(work, shared, force, progress)
     if proofs.options is not None:
         _measure(_left(works), original, progress)
 
@@ -216,10 +220,10 @@ def _left(works: Sequence[_Work]) -> list[_Work]:
     return [work for work in works if work.row.error is None]
 
 
-def _build(work: _Work, material: Material, force: bool, progress: Progress) -> None:
+def _build(work: _Work, shared: tuple[Prepared, Compiling], force: bool, progress: Progress) -> None:
     place = work.order.place
     with artefact_folder(place, force=force) as folder:
-        work.manifest, work.compiling = build(work.order, material, folder, progress)
+        work.manifest, work.compiling = build(work.order, shared, folder, progress)
         write(work.manifest, folder)
     work.row.result = result(place, work.manifest, work.compiling)
 

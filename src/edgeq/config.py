@@ -20,9 +20,11 @@ from edgeq.benchmarks.metric_info import is_custom
 from edgeq.benchmarks.options import BenchOptions, Part
 from edgeq.calibration.data.options import DataOptions
 from edgeq.calibration.preprocess import PRESETS, Preprocessing, parse_preprocessing
+from edgeq.candidates import candidates
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError, EdgeqError
 from edgeq.recipes import exclusions, make_recipe
+from edgeq.targets.registry import split_targets
 from edgeq.validation import config_error, first_problem, key_text
 
 
@@ -70,10 +72,11 @@ class BenchSection(_Section):
 
 
 class TargetSection(Recipe):
-    """One ``[[targets]]``: a target, a recipe, and the budgets that only it has."""
+    """One ``[[targets]]``: a target or several, a recipe, and the budgets that only they have."""
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    target: str = "onnxruntime"
+    # A union would make pydantic explain why each alternative failed.
+    target: Any = "onnxruntime"
     budgets: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -227,8 +230,9 @@ class _Resolved:
 
     def config(self) -> Config:
         file, data = self.file, self.file.data
-        targets = tuple(self.entry(index, section) for index, section in enumerate(file.targets))
-        self.check_distinct(targets)
+        sections = [self.entries(index, section) for index, section in enumerate(file.targets)]
+        self.check_distinct(sections)
+        targets = tuple(entry for entries in sections for entry in entries)
         return Config(
             path=self.path,
             model=self.location(file.model),
@@ -255,7 +259,8 @@ class _Resolved:
     def optional(self, path: Path | None) -> Path | None:
         return None if path is None else self.base / path
 
-    def entry(self, index: int, section: TargetSection) -> TargetEntry:
+    def entries(self, index: int, section: TargetSection) -> list[TargetEntry]:
+        """One for each target of the section."""
         key = key_text(("targets", index))
         given = section.model_dump(exclude_unset=True, include=set(Recipe.model_fields) - {"scheme"})
         if section.exclude:
@@ -263,15 +268,21 @@ class _Resolved:
         with _located(f"{self.path.name}: {key}"):
             recipe = make_recipe(section.scheme, given, where=key)
         name = section.name or section.scheme
-        return TargetEntry(
-            name=name,
-            target=section.target,
-            recipe=recipe,
-            budgets=self.budgets(key, section),
-            output=self.base / f"{self.output}-{name}",
-            strict=self.file.strict if section.strict is None else section.strict,
-            options={name: self.option(value) for name, value in section.options.items()},
-        )
+        options = {option: self.option(value) for option, value in section.options.items()}
+        with _located(f"{self.path.name}: {key}"):
+            found = candidates(_targets(section.target), (), options, recipe)
+        return [
+            TargetEntry(
+                name=name,
+                target=candidate.target,
+                recipe=recipe,
+                budgets=self.budgets(key, section),
+                output=self.base / f"{self.output}-{name}",
+                strict=self.file.strict if section.strict is None else section.strict,
+                options=candidate.options,
+            )
+            for candidate in found
+        ]
 
     def option(self, value: str | float | bool) -> str:
         """A target's option as the command line would give it; files are relative to this file."""
@@ -317,10 +328,10 @@ class _Resolved:
             fields["tokenizer"] = self.base / fields["tokenizer"]
         return DataOptions.model_validate(fields)
 
-    def check_distinct(self, entries: Sequence[TargetEntry]) -> None:
+    def check_distinct(self, sections: Sequence[Sequence[TargetEntry]]) -> None:
         """Two entries must not write the same folder."""
         seen: set[tuple[str, str]] = set()
-        for index, entry in enumerate(entries):
+        for index, entry in [(i, entry) for i, entries in enumerate(sections) for entry in entries]:
             if (entry.name, entry.target) in seen:
                 raise ConfigError(
                     f"{self.path.name}: {key_text(('targets', index))} is the second target "
@@ -328,6 +339,16 @@ class _Resolved:
                     fix='Give each one its own name, such as name = "int8-minmax".',
                 )
             seen.add((entry.name, entry.target))
+
+
+def _targets(value: Any) -> list[str]:
+    """The names in ``target``: a text or a list of texts, families too; the check looks them up."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(
+            f"The target is {value!r}.", fix='Write "onnxruntime", "all-cpu" or ["onnxruntime", "openvino"].'
+        )
+    return split_targets(texts)
 
 
 @contextmanager

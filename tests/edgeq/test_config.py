@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,56 @@ def test_a_preprocessing_file_with_an_unknown_field(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"resise": 3}')
     with pytest.raises(ConfigError, match=r"p\.json: unknown key resise\. Did you mean resize\?"):
         read_preprocessing(str(tmp_path / "p.json"))
+
+
+SEVERAL = """\
+model = "m.onnx"
+output = "out/m"
+[[targets]]
+name = "small"
+target = {target}
+scheme = "int8-static"
+budgets = ["size <= 30%"]
+options = {{ {options} }}
+"""
+
+
+@pytest.mark.parametrize("target", ['"onnxruntime,openvino"', '["onnxruntime", "openvino"]'])
+def test_a_section_may_name_several_targets(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "edgeq.toml"
+    path.write_text(
+        SEVERAL.format(target=target, options='"dimension.batch" = 4, "openvino.mode" = "latency"')
+    )
+    config = load_config(path)
+    assert [(e.name, e.target, dict(e.options)) for e in config.targets] == [
+        ("small", "onnxruntime", {}),
+        ("small", "openvino", {"dimension.batch": "4", "mode": "latency"}),
+    ]
+    assert {e.output for e in config.targets} == {tmp_path / "out" / "m-small"}
+    path.write_text(SEVERAL.format(target='"all-cpu"', options=""))
+    targets = [e.target for e in load_config(path).targets]
+    assert targets == ["onnxruntime", "openvino", "neural-compressor"]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        ("4", "", r"targets\[1\]: The target is 4\. Write \"onnxruntime\""),
+        ("[]", "", r"The target is \[\]"),
+        ('"onnxruntime,openvino"', 'sideways = "1"', "None of the targets .* has an option 'sideways'"),
+        ('"onnxruntime,openvino"', '"coreml.mode" = "1"', "which is not compiled for"),
+    ],
+)
+def test_a_section_of_several_targets_is_refused_in_words(
+    tmp_path: Path, target: str, options: str, message: str
+) -> None:
+    error = _load(tmp_path, SEVERAL.format(target=target, options=options))
+    assert error is not None
+    assert re.search(message, str(error)), str(error)
+
+
+def test_targets_of_different_sections_must_not_share_a_folder(tmp_path: Path) -> None:
+    text = SEVERAL.format(target='"all-cpu"', options="")
+    again = '[[targets]]\nname = "small"\ntarget = "openvino"\nscheme = "fp16"\n'
+    error = _load(tmp_path, text + again)
+    assert "targets[2] is the second target 'openvino' called 'small'" in str(error)
