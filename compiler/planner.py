@@ -10,7 +10,13 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.overrides import resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.plan_islands import Islands, settle
-from edgeq.compiler.plan_nodes import STANDARD_DOMAINS, computes_float, is_lookup, why_not_int8
+from edgeq.compiler.plan_nodes import (
+    STANDARD_DOMAINS,
+    computes_float,
+    is_constant,
+    is_lookup,
+    why_not_int8,
+)
 from edgeq.compiler.plan_tensors import plan_tensors
 from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.errors import UsageError
@@ -40,7 +46,7 @@ def make_plan(model: Model, capabilities: Capabilities, recipe: Recipe) -> Plan:
     )
     plan = Plan()
     for node in graph.all_nodes():
-        plan.nodes[node.name or ""] = _node_plan(node, islands, reasons, wishes, capabilities.int8_form)
+        plan.nodes[node.name or ""] = _node_plan(node, islands, reasons, wishes, capabilities)
     plan_tensors(graph, plan, islands, capabilities)
     return plan
 
@@ -71,6 +77,8 @@ def _why_not(node: ir.Node, capabilities: Capabilities, wishes: _Wishes) -> str 
         return capabilities.float_reasons.get(node.op_type, default)
     if rule.role == "read":
         return rule.note
+    if _of_activations(node, capabilities) and _wish(wishes, node) != "int8":
+        return "both operands are activations: it stays in float, which is as fast and more exact"
     return why_not_int8(node, rule, capabilities)
 
 
@@ -79,21 +87,31 @@ def _node_plan(
     islands: Islands,
     reasons: Mapping[ir.Node, str | None],
     wishes: _Wishes,
-    int8_form: str,
+    capabilities: Capabilities,
 ) -> NodePlan:
     name, wish = node.name or "", _wish(wishes, node)
     if islands.is_int8(node):
-        return NodePlan(name, node.op_type, "int8", _why_int8(node, islands, int8_form), asked=True)
+        why = _why_int8(node, islands, capabilities.int8_form)
+        return NodePlan(name, node.op_type, "int8", why, asked=True)
+    asked = _asked(node, wish, capabilities)
     if node not in reasons:
-        return NodePlan(name, node.op_type, "fp32", "it is inside a control-flow body", _asked(node, wish))
+        return NodePlan(name, node.op_type, "fp32", "it is inside a control-flow body", asked)
     reason = reasons[node] or islands.dropped[node]
     if not computes_float(node):
         return NodePlan(name, node.op_type, "other", reason, asked=False)
-    return NodePlan(name, node.op_type, "fp32", reason, _asked(node, wish), pinned=wish == "fp32")
+    return NodePlan(name, node.op_type, "fp32", reason, asked, pinned=wish == "fp32")
 
 
-def _asked(node: ir.Node, wish: Precision | None) -> bool:
-    return wish == "int8" or (wish is None and node.op_type in ARITHMETIC)
+def _asked(node: ir.Node, wish: Precision | None, capabilities: Capabilities) -> bool:
+    if wish is not None:
+        return wish == "int8"
+    return node.op_type in ARITHMETIC and not _of_activations(node, capabilities)
+
+
+def _of_activations(node: ir.Node, capabilities: Capabilities) -> bool:
+    """Whether the target computes ``node`` in INT8 with weights only, and it has none."""
+    rule = capabilities.int8_static.get(node.op_type)
+    return rule is not None and rule.of_weights and not any(is_constant(value) for value in node.inputs)
 
 
 def _why_int8(node: ir.Node, islands: Islands, form: str) -> str:

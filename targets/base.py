@@ -58,6 +58,7 @@ class OpRule:
     ``inputs``: how many the kernel takes, 0 = any number.
     ``joined``: elementwise INT8 ops after it pay, although its ``float_output`` could feed them in float.
     ``scales_result``: the kernel multiplies by one scale; those of the channels are a Mul behind it.
+    ``of_weights``: without a constant operand the op stays in float by choice, unless an override asks.
     """
 
     activations: tuple[int, ...] = ()
@@ -76,6 +77,7 @@ class OpRule:
     inputs: int = 0
     joined: bool = False
     scales_result: bool = False
+    of_weights: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ ATTENTION_OPSET = 23
 
 
 @dataclass(frozen=True)
-class _Attention:
+class Attention:
     """Softmax(scale · query · keys + mask) · values; ``keys`` is [batch, heads, dim, sequence]."""
 
     query: ir.Value
@@ -60,7 +60,7 @@ class FuseAttentionPass(ir.passes.InPlacePass):
         before = self.applied.total()
         for node in nodes(model):
             softmax = producer(node.inputs[0], "Softmax") if node.op_type == "MatMul" else None
-            found = None if softmax is None else _attention(node, softmax)
+            found = None if softmax is None else find_attention(node, softmax)
             if found is not None:
                 _replace(model, node, found)
                 self.applied["fuse Attention"] += 1
@@ -86,7 +86,8 @@ def fuse_attention(model: Model) -> tuple[Model, int]:
     return replace(model, ir=changed), fusion.applied.total()
 
 
-def _attention(node: ir.Node, softmax: ir.Node) -> _Attention | None:
+def find_attention(node: ir.Node, softmax: ir.Node) -> Attention | None:
+    """The attention that ends in the product ``node`` of the probabilities ``softmax``, None: it is none."""
     values = node.inputs[1]
     if get_int(softmax, "axis", -1) not in (-1, 3) or only_user(softmax.outputs[0]) is not node:
         return None
@@ -99,7 +100,7 @@ def _attention(node: ir.Node, softmax: ir.Node) -> _Attention | None:
         return None
     if any(rank(v) != 4 or v.dtype != ir.DataType.FLOAT for v in (query, keys, values)):
         return None
-    return _Attention(query, keys, values, mask, scale)
+    return Attention(query, keys, values, mask, scale)
 
 
 def _masked(softmax: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
@@ -131,7 +132,7 @@ def _scaled(scores: ir.Value | None) -> tuple[ir.Node | None, float]:
     return producer(source, "MatMul"), number if scaling.op_type == "Mul" else 1 / number
 
 
-def _replace(model: ir.Model, node: ir.Node, found: _Attention) -> None:
+def _replace(model: ir.Model, node: ir.Node, found: Attention) -> None:
     keys = insert_before(node, "Transpose", [found.keys], perm=[0, 1, 3, 2])
     keys.dtype = ir.DataType.FLOAT
     inputs = [found.query, keys, found.values]

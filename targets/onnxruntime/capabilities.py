@@ -19,8 +19,14 @@ _INT8_STATIC = {
     "Gemm": OpRule(
         activations=(0,), weights={1: 1}, bias=2, float_output=True, transposed_by="transB", note="QGemm"
     ),
+    # A product of two activations is u8 by u8, which VNNI and AMX do not speed up. Attention in float is one
+    # kernel without roundings of queries, keys, values and probabilities, and at least as fast.
     "MatMul": OpRule(
-        activations=(0, 1), weights={1: -1}, float_output=True, note="QLinearMatMul or MatMulIntegerToFloat"
+        activations=(0, 1),
+        weights={1: -1},
+        float_output=True,
+        of_weights=True,
+        note="QLinearMatMul or MatMulIntegerToFloat",
     ),
     "Gather": OpRule(activations=(0,), weights={0: -1}, role="move", same_range=True, note="Gather"),
     "Add": OpRule(activations=(0, 1), role="join", note="QLinearAdd"),

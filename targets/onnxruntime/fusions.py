@@ -10,10 +10,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from edgeq.compiler.model import Model
 from edgeq.compiler.normalize.shapes import InferShapesPass, declared_shapes, restore_declared
 from edgeq.compiler.quantize.rewriter import Editor
+from edgeq.targets.onnxruntime.fuse_attention import fuse_attention
 from edgeq.targets.onnxruntime.fuse_normalization import keep_apart
 from edgeq.targets.onnxruntime.fuse_product import fuse_bias
 
-FUSIONS: tuple[Callable[[ir.Node, Editor], bool], ...] = (fuse_bias, keep_apart)
+FUSIONS: tuple[Callable[[ir.Node, Editor], bool], ...] = (fuse_attention, fuse_bias, keep_apart)
 
 
 def fuse_kernels(model: Model) -> Model:

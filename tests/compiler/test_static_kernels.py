@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.compiler.recipe import Override
 from tests.support.static_models import (
     Node,
     Samples,
@@ -176,10 +177,15 @@ def test_matmul_with_the_constant_on_the_left() -> None:
     assert sqnr(run(model, {"x": x})[0], run(result.model, {"x": x})[0]) > 33
 
 
-def test_matmul_of_two_activations() -> None:
+def test_matmul_of_two_activations_is_int8_when_asked_for() -> None:
     model = graph([("MatMul", ["a", "b"], ["y"], {})], {"a": ["n", 5, 24], "b": ["n", 24, 7]}, ["y"], {})
     a, b = normal(16, 5, 24), normal(16, 24, 7, seed=1)
-    result = quantize(model, Samples(a=a, b=b))
+    left = quantize(model, Samples(a=a, b=b))
+    (node,) = left.plan.nodes.values()
+    assert (node.precision, node.asked) == ("fp32", False)
+    assert "both operands are activations" in node.reason
+    asked = Override(match="op:MatMul", precision="int8")
+    result = quantize(model, Samples(a=a, b=b), overrides=(asked,))
     assert optimized_ops(result.model)["MatMulIntegerToFloat"] == 1
     assert sqnr(run(model, {"a": a, "b": b})[0], run(result.model, {"a": a, "b": b})[0]) > 35
 
