@@ -1,24 +1,31 @@
-"""Which nodes of a program are quantized: what the user keeps in float, and what the CPU has no kernel for."""
+"""Which nodes of a program are quantized: not what the user keeps in float, nor what has no kernel."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.overrides import check_precisions, resolve_overrides
-from edgeq.compiler.plan import NodePlan, Plan
+from edgeq.compiler.plan import NodePlan, Plan, Precision
+from edgeq.compiler.recipe import Precision as Wanted
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import UsageError
-from edgeq.targets.neural_compressor.names import Named
+from edgeq.targets.neural_compressor.names import Named, name_nodes, op_type
+from edgeq.targets.neural_compressor.quantized import QuantizedProgram
 
 if TYPE_CHECKING:
-    from torch.fx import GraphModule, Node
+    from torch.fx import Graph, GraphModule, Node
 
 # Ops with an INT8 kernel behind PyTorch's compiler. The quantizer rounds further ones (products of equal
 # shapes, matmul), which are then computed in float on the rounded values: slower and less exact.
 KERNELS = frozenset({"conv1d", "conv2d", "linear"})
+_FLOAT: tuple[Wanted, ...] = ("fp32",)
 # Ops that pass INT8 values on, between INT8 neighbours.
-_PASSING = frozenset({"max_pool2d", "cat", "avg_pool2d", "adaptive_avg_pool2d", "flatten"})
+_PASSING = frozenset({"max_pool2d", "cat", "flatten"})
+# Ops that the quantizer would round although they are computed in float then: on the rounded values, and the
+# averages of a pool with the range of what they are averages of.
+_ROUNDED_IN_VAIN = frozenset({"mul", "avg_pool2d", "adaptive_avg_pool2d"})
 _ARITHMETIC = KERNELS | {
     "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "matmul", "mm", "bmm", "addmm",
     "einsum", "lstm", "gru", "scaled_dot_product_attention",
@@ -31,6 +38,35 @@ _FLOAT_REASONS = {
     "softmax": "probabilities need float precision",
     "embedding": "it is read in float",
 }
+
+
+def name_sources(graph: Graph) -> None:
+    """Tell the quantizer of every node, by itself, which operation it is.
+
+    It finds its patterns by the modules that nodes come from: it fails where one module is called twice (the
+    ReLU of torchvision's residual blocks), and does not see activations of modules that it does not know.
+    """
+    import torch
+
+    sources = {
+        "conv2d": torch.nn.Conv2d,
+        "linear": torch.nn.Linear,
+        "relu": torch.nn.ReLU,
+        "hardtanh": torch.nn.Hardtanh,
+        "relu6": torch.nn.ReLU6,
+        "hardswish": torch.nn.Hardswish,
+        "silu": torch.nn.SiLU,
+        "gelu": torch.nn.GELU,
+        "tanh": torch.nn.Tanh,
+        "leaky_relu": torch.nn.LeakyReLU,
+        "add": operator.add,
+    }
+    for node in graph.nodes:
+        if node.op != "call_function" or not hasattr(node.target, "_schema"):
+            continue
+        source = sources.get(op_type(node).removesuffix("_"))
+        if source is not None:
+            node.meta["source_fn_stack"] = [(node.name, source)]
 
 
 def keep_in_float(nodes: Sequence[Named], recipe: Recipe) -> dict[str, str]:
@@ -49,8 +85,8 @@ def keep_in_float(nodes: Sequence[Named], recipe: Recipe) -> dict[str, str]:
                 "kernel here.",
                 fix=f"Ops that have one: {', '.join(sorted(KERNELS))}.",
             )
-        if precision == "fp32" or named.op_type == "mul":
-            _mark_float(named.node)
+        if precision == "fp32" or named.op_type in _ROUNDED_IN_VAIN:
+            mark_float(named.node)
     return {name: pattern for name, (precision, pattern) in wishes.items() if precision == "fp32"}
 
 
@@ -70,7 +106,7 @@ def _node_plan(named: Named, kept: dict[str, str], form: str) -> NodePlan:
     if named.name in kept:
         reason = f"the recipe keeps it in float ({kept[named.name]})"
         return NodePlan(named.name, named.op_type, "fp32", reason, asked=False, pinned=True)
-    if not named.node.meta["val"].is_floating_point():
+    if not _is_float(named.node):
         return NodePlan(
             named.name, named.op_type, "other", "it computes no floating-point values", asked=False
         )
@@ -81,6 +117,12 @@ def _node_plan(named: Named, kept: dict[str, str], form: str) -> NodePlan:
     if named.op_type in KERNELS:
         return NodePlan(named.name, named.op_type, "int8", form, asked=True)
     return NodePlan(named.name, named.op_type, "int8", _why_joined(named), asked=asked)
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, (tuple, list)) else value
+    return bool(first.is_floating_point())
 
 
 def _why_joined(named: Named) -> str:
@@ -97,7 +139,8 @@ def is_quantized(node: Node) -> bool:
     return found is not None and bool(found.input_qspec_map or found._is_output_of_quantized_pattern)
 
 
-def _mark_float(node: Node) -> None:
+def mark_float(node: Node) -> None:
+    """Tell the quantizer to leave ``node`` in float."""
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import _annotate_nodes_not_quantize
 
     _annotate_nodes_not_quantize(node)
@@ -109,3 +152,18 @@ def attribute(module: GraphModule, path: str) -> Any:
     for part in path.split("."):
         found = getattr(found, part)
     return found
+
+
+def plan_in_float(module: GraphModule, recipe: Recipe) -> QuantizedProgram:
+    """``module`` as it is, every node in float32.
+
+    Raises:
+        UsageError: an override matches no node, or asks for another precision.
+    """
+    nodes = name_nodes(module.graph)
+    check_precisions(resolve_overrides(nodes, recipe.overrides), recipe.scheme, _FLOAT)
+    plan = Plan()
+    for named in nodes:
+        precision: Precision = "fp32" if _is_float(named.node) else "other"
+        plan.nodes[named.name] = NodePlan(named.name, named.op_type, precision, "the scheme is fp32", False)
+    return QuantizedProgram.of(module, plan, nodes)

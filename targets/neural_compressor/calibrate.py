@@ -79,6 +79,11 @@ def some_batches(inputs: Sequence[TensorSpec], source: DataSource, samples: int)
         yield tensors(batch.inputs, inputs)
 
 
+def has_fixed_batch(inputs: Sequence[TensorSpec]) -> bool:
+    """Whether the program takes one number of samples at a time only."""
+    return any(spec.fixed_batch is not None for spec in inputs)
+
+
 def batch_size(inputs: Sequence[TensorSpec]) -> int:
     """The fixed batch; 1 where samples may differ in size (padding would be counted); else a few."""
     fixed = {spec.fixed_batch for spec in inputs}

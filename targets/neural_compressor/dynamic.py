@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeq.compiler.recipe import Recipe
 from edgeq.targets.neural_compressor.annotate import keep_in_float, plan_of
 from edgeq.targets.neural_compressor.inc import convert, prepare
-from edgeq.targets.neural_compressor.names import name_nodes
+from edgeq.targets.neural_compressor.names import name_nodes, nodes_left
 from edgeq.targets.neural_compressor.quantized import QuantizedProgram
 from edgeq.targets.neural_compressor.weights import round_weights
 
@@ -32,9 +32,10 @@ def quantize_dynamic(module: GraphModule, recipe: Recipe) -> QuantizedProgram:
     """
     from neural_compressor.torch.quantization import DynamicQuantConfig
 
-    kept = keep_in_float(name_nodes(module.graph), recipe)
+    nodes = name_nodes(module.graph)
+    kept = keep_in_float(nodes, recipe)
     prepared = prepare(module, DynamicQuantConfig())
-    nodes = name_nodes(prepared.graph)
+    nodes = nodes_left(nodes, prepared.graph)
     plan = plan_of(nodes, kept, _FORM)
     round_weights(prepared, recipe.saturation_safe)
     return QuantizedProgram.of(convert(prepared), plan, nodes)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.compiler.plan import Plan
-from edgeq.compiler.plan import QuantSpec
+from edgeq.compiler.plan import Plan, QuantSpec
 from edgeq.compiler.quantize.static_weights import quantize_weight
 from edgeq.targets.neural_compressor.annotate import attribute
 from edgeq.targets.neural_compressor.names import op_type

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.errors import TargetError
+from edgeq.targets.neural_compressor.annotate import name_sources
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def require_quietly() -> None:
     """Import Neural Compressor without what it and torchao say about themselves."""
     with quiet():
-        import neural_compressor.torch.quantization
+        import neural_compressor.torch.quantization  # noqa: F401
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
 
 
@@ -31,6 +32,7 @@ def prepare(module: GraphModule, config: Any) -> GraphModule:
     from neural_compressor.torch.quantization import prepare as prepare_inc
 
     # What Neural Compressor's own export leaves on a module, and its flow asks for.
+    name_sources(module.graph)
     module._exported = True
     module.dynamic_shapes = None
     with _alone("annotate"):

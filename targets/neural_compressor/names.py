@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq.targets.neural_compressor.program import WRAPPED
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 # What torch.export writes before the path of a module, by the way it traced.
 _PREFIX = re.compile(rf"^(L\['self'\]\.?)?({WRAPPED}\.?)?")
 # Ops of a graph in eval mode that compute nothing.
-_NOTHING = frozenset({"dropout", "alias", "detach", "contiguous", "_assert_tensor_metadata", "sym_size"})
+_NOTHING = frozenset(
+    {"dropout", "alias", "detach", "detach_", "lift_fresh_copy", "_assert_tensor_metadata", "sym_size"}
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ def name_nodes(graph: Graph) -> list[Named]:
         used[name] += 1
         named.append(Named(node, f"{name}_{count}" if count else name, kind))
     return named
+
+
+def nodes_left(nodes: Sequence[Named], graph: Graph) -> list[Named]:
+    """Those of ``nodes`` that a copy or a rewritten form of their graph still has."""
+    left = {node.name: node for node in graph.nodes}
+    return [replace(named, node=left[named.node.name]) for named in nodes if named.node.name in left]
 
 
 def op_type(node: Node) -> str:

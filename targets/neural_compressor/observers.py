@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     import torch
 
 
+Mode = Literal["collect", "pass", "simulate"]
+
+
 class Ranges:
     """Distribution and range of one tensor, which all of its observers share.
 
-    ``simulating``: observers round the values as the quantized model will.
+    ``mode``: observers collect values, only pass them on, or round them as the quantized model will.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.sketch = Sketch()
-        self.simulating = False
+        self.mode: Mode = "collect"
         self.replaced: list[Any] = []
         self.scale = np.float32(1)
         self.zero_point = 0
@@ -48,13 +51,14 @@ def activation_observer(ranges: Ranges) -> torch.nn.Module:
     import torch
     from torchao.quantization.pt2e.observer import ObserverBase
 
-    class ActivationObserver(ObserverBase):
+    class ActivationObserver(ObserverBase):  # type: ignore[misc]  # torchao has no types
         qscheme = torch.per_tensor_affine
         quant_min, quant_max = 0, 255
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if not ranges.simulating:
+            if ranges.mode == "collect":
                 ranges.sketch.update(x.detach().numpy())
+            if ranges.mode != "simulate":
                 return x
             scale, zero_point = float(ranges.scale), ranges.zero_point
             return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
@@ -70,7 +74,7 @@ def weight_observer(scales: Any, axis: int) -> torch.nn.Module:
     import torch
     from torchao.quantization.pt2e.observer import ObserverBase
 
-    class WeightObserver(ObserverBase):
+    class WeightObserver(ObserverBase):  # type: ignore[misc]  # torchao has no types
         qscheme = torch.per_channel_symmetric
         quant_min, quant_max = -128, 127
         ch_axis = axis

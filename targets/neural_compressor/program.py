@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeq.calibration.random_inputs import random_inputs
 from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model
 from edgeq.errors import TargetError
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-# As plain operators: the products in it can be quantized, which those of a fused attention cannot.
-ATTENTION = "eager"
+# One kernel. Written as single operators, its products could be rounded, but PyTorch's compiler has no INT8
+# kernel for products of two computed tensors: they would be computed in float all the same.
+ATTENTION = "sdpa"
 # The attribute that holds a traced folder's model.
 WRAPPED = "edgeq_wrapped"
 # Sizes of the inputs that a Hugging Face model is traced with; torch.export takes 1 for a constant.
@@ -32,7 +34,7 @@ def refuse_onnx(model: Model) -> None:
         return
     raise TargetError(
         f"Target 'neural-compressor' takes PyTorch models, and {model.source.location} is an ONNX model.",
-        fix="Give a torch module (module:factory), a .pt2 or a Hugging Face folder, or take --target openvino.",
+        fix="Give a torch module (module:factory), a .pt2 or a Hugging Face folder; or --target openvino.",
     )
 
 
@@ -62,8 +64,10 @@ def flat_module(program: ExportedProgram, model: Model) -> GraphModule:
 
     with quiet():
         # Its checks of input shapes would be traced again, as part of the computation.
-        module: GraphModule = program.module(check_guards=False)  # type: ignore[assignment]
+        module: GraphModule = program.module(check_guards=False)
     module.graph.set_codegen(CodeGen())
+    # One of these wants keyword arguments where the program was traced with them.
+    module._forward_pre_hooks.clear()
     taken = [node for node in module.graph.nodes if node.op == "placeholder"]
     returned = tuple(next(n for n in module.graph.nodes if n.op == "output").args[0])
     if len(taken) != len(model.inputs) or len(returned) != len(model.outputs):
@@ -116,7 +120,7 @@ def _by_position(network: torch.nn.Module, names: list[str], results: list[str])
     """``network`` with the inputs ``names`` and the outputs ``results`` by position."""
     import torch
 
-    class ByPosition(torch.nn.Module):
+    class ByPosition(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         def __init__(self) -> None:
             super().__init__()
             # named so that no user's module is: names of nodes leave it out
@@ -147,3 +151,16 @@ def _example(network: Any, task: str, names: list[str]) -> tuple[torch.Tensor, .
     with quiet():
         made = config.generate_dummy_inputs(framework="pt", batch_size=_BATCH, sequence_length=_SEQUENCE)
     return tuple(made[name] for name in names)
+
+
+def example_of(program: ExportedProgram, model: Model) -> tuple[torch.Tensor, ...]:
+    """Inputs that ``program`` can be traced with again: those of its first trace, else random ones."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    if program.example_inputs is not None:
+        found = tuple(t for t in pytree.tree_leaves(program.example_inputs) if isinstance(t, torch.Tensor))
+        if len(found) == len(model.inputs):
+            return found
+    made = random_inputs(model.inputs, seed=0, batch=_BATCH)
+    return tuple(torch.from_numpy(made[spec.name]) for spec in model.inputs)

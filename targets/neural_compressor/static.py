@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import DataSource, TensorSpec
-from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.range_choice import CANDIDATES, output_error
 from edgeq.compiler.recipe import RangeMethod, Recipe
 from edgeq.progress import Progress
 from edgeq.targets.neural_compressor.annotate import keep_in_float, plan_of
-from edgeq.targets.neural_compressor.calibrate import observe, run_samples, some_batches
+from edgeq.targets.neural_compressor.bias import correct, correctable, output_means
+from edgeq.targets.neural_compressor.calibrate import has_fixed_batch, observe, run_samples, some_batches
 from edgeq.targets.neural_compressor.inc import convert, prepare
-from edgeq.targets.neural_compressor.names import name_nodes
-from edgeq.targets.neural_compressor.observers import Ranges
+from edgeq.targets.neural_compressor.names import name_nodes, nodes_left
+from edgeq.targets.neural_compressor.observers import Mode, Ranges
 from edgeq.targets.neural_compressor.quantized import QuantizedProgram
-from edgeq.targets.neural_compressor.weights import round_weights
+from edgeq.targets.neural_compressor.smooth import smooth
+from edgeq.targets.neural_compressor.weights import layers_of, round_weights
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 _FORM = "INT8 kernel"
 # Samples that range methods are compared on.
-_COMPARED = 16
+_COMPARED = 32
 
 
 def quantize_static(
@@ -42,45 +43,72 @@ def quantize_static(
     """
     from neural_compressor.torch.quantization import StaticQuantConfig
 
-    kept = keep_in_float(name_nodes(module.graph), recipe)
+    nodes = name_nodes(module.graph)
+    kept = keep_in_float(nodes, recipe)
+    notes = [smooth(module, nodes, kept, inputs, source, recipe)] if recipe.smoothing else []
     prepared = prepare(module, StaticQuantConfig())
-    nodes = name_nodes(prepared.graph)
+    nodes = nodes_left(nodes, prepared.graph)
     plan = plan_of(nodes, kept, _FORM)
     observed = observe(prepared)
     samples = run_samples(prepared, inputs, source, recipe.calibration_samples, progress)
-    plan.notes.append(f"Ranges come from {samples} calibration samples.")
-    batches = list(some_batches(inputs, source, _COMPARED))
-    reference = _outputs(prepared, batches) if recipe.range_method == "auto" else []
-    if round_weights(prepared, recipe.saturation_safe) and not recipe.saturation_safe:
-        plan.notes.append(
-            "CPUs without VNNI may saturate in layers of this artefact (saturation_safe is off)."
-        )
-    method = _choose(prepared, observed, recipe, batches, reference, plan)
-    _set_ranges(observed, method, recipe.percentile)
+    notes.append(f"Ranges come from {samples} calibration samples.")
+    notes.extend(_fit(prepared, observed, inputs, list(some_batches(inputs, source, _COMPARED)), recipe))
+    plan.notes.extend(note for note in notes if note)
     return QuantizedProgram.of(convert(prepared), plan, nodes)
 
 
-def _choose(
+def _fit(
+    prepared: GraphModule,
+    observed: Sequence[Ranges],
+    inputs: Sequence[TensorSpec],
+    batches: Sequence[Any],
+    recipe: Recipe,
+) -> Iterator[str]:
+    """Round the weights, choose the ranges, correct the biases; tells what the user should know."""
+    _set_mode(observed, "pass")
+    reference = _outputs(prepared, batches)
+    corrected = correctable(layers_of(prepared)) if recipe.bias_correction else []
+    together = batches[0] if has_fixed_batch(inputs) else _together(batches)
+    means = output_means(prepared, corrected, together) if corrected else {}
+    if round_weights(prepared, recipe.saturation_safe) and not recipe.saturation_safe:
+        yield "CPUs without VNNI may saturate in layers of this artefact (saturation_safe is off)."
+    method = recipe.range_method
+    if method == "auto" and observed:
+        errors = _errors(prepared, observed, recipe, batches, reference)
+        method = min(CANDIDATES, key=lambda name: errors[name])
+        told = ", ".join(f"{name} {error:.2g}" for name, error in errors.items())
+        yield f"Ranges: {method}, whose outputs are closest to the float model's ({told})."
+    _set_ranges(observed, method, recipe.percentile)
+    if corrected:
+        _set_mode(observed, "simulate")
+        correct(prepared, corrected, means, together)
+        yield f"Bias correction: {len(corrected)} layers."
+    _set_mode(observed, "pass")
+
+
+def _together(batches: Sequence[Any]) -> Any:
+    """All batches as one where their sizes allow it, else the first."""
+    import torch
+
+    first = batches[0]
+    alike = [batch for batch in batches if [t.shape for t in batch] == [t.shape for t in first]]
+    return tuple(torch.cat(parts) for parts in zip(*alike, strict=True))
+
+
+def _errors(
     prepared: GraphModule,
     observed: Sequence[Ranges],
     recipe: Recipe,
     batches: Sequence[Any],
     reference: Any,
-    plan: Plan,
-) -> RangeMethod:
-    """The recipe's method; for ``auto`` the one whose rounded outputs are closest to the float ones."""
-    if recipe.range_method != "auto" or not observed:
-        return recipe.range_method
+) -> dict[RangeMethod, float]:
+    """Method → squared error over power of the outputs, with every rounding simulated."""
     errors: dict[RangeMethod, float] = {}
+    _set_mode(observed, "simulate")
     for method in CANDIDATES:
         _set_ranges(observed, method, recipe.percentile)
-        _simulate(observed, True)
         errors[method] = output_error(_outputs(prepared, batches), reference)
-    _simulate(observed, False)
-    best = min(CANDIDATES, key=lambda method: errors[method])
-    told = ", ".join(f"{method} {error:.2g}" for method, error in errors.items())
-    plan.notes.append(f"Ranges: {best}, whose outputs are closest to the float model's ({told}).")
-    return best
+    return errors
 
 
 def _set_ranges(observed: Sequence[Ranges], method: RangeMethod, percentile: float) -> None:
@@ -88,9 +116,9 @@ def _set_ranges(observed: Sequence[Ranges], method: RangeMethod, percentile: flo
         ranges.choose(method, percentile)
 
 
-def _simulate(observed: Sequence[Ranges], on: bool) -> None:
+def _set_mode(observed: Sequence[Ranges], mode: Mode) -> None:
     for ranges in observed:
-        ranges.simulating = on
+        ranges.mode = mode
 
 
 def _outputs(prepared: GraphModule, batches: Sequence[Any]) -> list[dict[str, Any]]:

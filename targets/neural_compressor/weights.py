@@ -57,7 +57,7 @@ def round_weights(prepared: GraphModule, safe: bool) -> int:
 
     ``safe``: with integers that cannot saturate, whatever the activations are. The pairs of products that
     oneDNN's kernels without VNNI add in int16, found by experiment: neighbours along the rows of matrices;
-    neighbouring input channels of one kernel position, padded with a zero; none where a group has one channel.
+    neighbouring input channels of one kernel position, padded with a zero; none in depthwise kernels.
 
     Raises:
         DataError: weights are not finite.
