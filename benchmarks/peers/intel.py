@@ -56,6 +56,11 @@ class Cell:
     def artefact(self) -> Path:
         return self.folder / self.model / f"{self.scheme}-{self.target}"
 
+    @property
+    def fp32(self) -> Cell:
+        """What accuracy is compared with."""
+        return Cell(self.folder, self.model, "onnxruntime", "fp32")
+
     def file(self, stage: str) -> Path:
         return self.folder / self.model / f"{self.target}-{self.scheme}.{stage}.json"
 
@@ -113,8 +118,7 @@ class Run:
             list(pool.map(self._judge, wanted))
 
     def _judge(self, cell: Cell) -> None:
-        fp32 = Cell(self.folder, cell.model, "onnxruntime", "fp32").artefact
-        command = ["accuracy", cell.model, cell.target, str(cell.artefact), str(fp32)]
+        command = ["accuracy", cell.model, cell.target, str(cell.artefact), str(cell.fp32.artefact)]
         sha = cell.read("compile")["sha256"]
         _keep(cell, "accuracy", {**fresh(_child(command), self.environment), "sha256": sha})
 
@@ -176,7 +180,11 @@ def _refusals(cells: list[Cell]) -> dict[str, list[str]]:
 def _row(cell: Cell) -> str:
     compiled, judged = cell.read("compile"), cell.read("accuracy")
     cells = [cell.model, cell.target, cell.scheme]
-    cells += [_metric(judged), _distance(judged), f"{compiled['bytes'] / 1e3:.0f}"]
+    cells += [
+        _metric(judged, cell.fp32.read("accuracy")),
+        _distance(judged),
+        f"{compiled['bytes'] / 1e3:.0f}",
+    ]
     for threads in THREADS:
         cells += [_latency(cell, threads), _ratio(cell, threads)]
     cells += [f"{compiled[part]:.1f}" for part in ("seconds", "cpu_seconds")]
@@ -184,13 +192,14 @@ def _row(cell: Cell) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _metric(judged: Row) -> str:
-    if not judged:
+def _metric(judged: Row, fp32: Row) -> str:
+    """With its difference from FP32 in ONNX Runtime."""
+    if not judged or not fp32:
         return ""
-    value, fp32 = judged["value"], judged["fp32"]
+    value, reference = judged["value"], fp32["value"]
     if judged["metric"] == "perplexity":
-        return f"ppl {value:.2f} ({value / fp32:.4f} x)"
-    return f"{judged['metric']} {100 * value:.2f} ({100 * (value - fp32):+.2f})"
+        return f"ppl {value:.2f} ({value / reference:.4f} x)"
+    return f"{judged['metric']} {100 * value:.2f} ({100 * (value - reference):+.2f})"
 
 
 def _distance(judged: Row) -> str:

@@ -1,8 +1,10 @@
 """One measurement of one artefact in this process, for ``intel.py``; prints one JSON line.
 
-python benchmarks/peers/intel_child.py compile MODEL TARGET SCHEME FOLDER
-python benchmarks/peers/intel_child.py accuracy MODEL TARGET FOLDER FP32_FOLDER
-python benchmarks/peers/intel_child.py latency TARGET FOLDER FEED.npz THREADS…
+    python benchmarks/peers/intel_child.py compile MODEL TARGET SCHEME FOLDER
+    python benchmarks/peers/intel_child.py accuracy MODEL TARGET FOLDER FP32_FOLDER
+    python benchmarks/peers/intel_child.py latency TARGET FOLDER FEED.npz THREADS…
+
+Accuracy is of every sample, one by one, with one thread.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -58,34 +61,31 @@ def _cpu_seconds() -> float:
 def accuracy(name: str, target: str, folder: str, baseline: str) -> dict[str, Any]:
     """The metric on all samples one by one, and the distance of the outputs from FP32's in ONNX Runtime."""
     from intel_models import MODELS
+    from judging import judged
 
-    from edgeq.benchmarks.harness import BenchOptions, Subject, measure
-    from edgeq.calibration.data import DataOptions, open_data
-    from edgeq.manifest import Manifest
+    return judged(_run(target, folder), _run("onnxruntime", baseline), MODELS[name]())
 
-    data = MODELS[name]()
-    files = tuple(entry.path for entry in Manifest.read(Path(folder)).files)
-    subject = Subject(target, Path(folder), files, threads=1)
-    fp32 = Subject("onnxruntime", Path(baseline), ("model.onnx",), threads=1)
-    with subject.open() as runner:  # type: ignore[attr-defined]
-        inputs = runner.inputs
-    names = {spec.name for spec in inputs} | {"label"}
-    arrays = {key: values for key, values in data.evaluation.items() if key in names}
-    source = open_data(arrays, inputs, options=DataOptions(task=data.task))  # type: ignore[arg-type]
-    options = BenchOptions(parts=("accuracy",))
-    found = measure(subject, fp32, source=source, metrics=(data.metric, "sqnr"), options=options)
-    metric, sqnr = found[data.metric], found["sqnr"]
-    return {"metric": data.metric, "value": metric.value, "fp32": metric.baseline, "sqnr_db": sqnr.value}
+
+def _run(target: str, folder: str) -> Callable[[dict[str, Any]], Any]:
+    """The first output of the artefact's runner; inputs that it has not are left out."""
+    runner = _open(target, folder, threads=1)
+    names = [spec.name for spec in runner.inputs]
+    output = runner.outputs[0].name
+    return lambda sample: runner.run({name: sample[name] for name in names})[output]
+
+
+def _open(target: str, folder: str, threads: int) -> Any:
+    from edgeq.targets.registry import get_target
+
+    return get_target(target).runner(Path(folder), threads=threads)
 
 
 def latency(target: str, folder: str, feed: str, *threads: str) -> dict[str, Any]:
     """Median milliseconds of one sample by number of threads."""
-    from edgeq.targets.registry import get_target
-
     arrays = dict(np.load(feed))
     found = {}
     for count in threads:
-        runner = get_target(target).runner(Path(folder), threads=int(count))
+        runner = _open(target, folder, int(count))
         names = {spec.name for spec in runner.inputs}
         found[count] = _median({name: values for name, values in arrays.items() if name in names}, runner)
         runner.close()

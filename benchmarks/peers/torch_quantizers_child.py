@@ -15,7 +15,6 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,12 @@ import numpy as np
 import torch
 from fresh import peak_mib
 from intel_models import MODELS, IntelModel
+from judging import Run, judged, samples
 from torch_models import INPUTS, module
 
-from edgeq.benchmarks.metrics import get_metric
-from edgeq.calibration.types import Arrays, Batch
+from edgeq.calibration.types import Arrays
 
-ROUNDS, COMPARED = 60, 300
-Run = Callable[[Arrays], Any]
+ROUNDS = 60
 
 
 def inc(name: str, data: IntelModel, algorithm: str, folder: Path) -> tuple[Run, dict[str, Any]]:
@@ -56,6 +54,8 @@ def inc(name: str, data: IntelModel, algorithm: str, folder: Path) -> tuple[Run,
     quantized.save(example_inputs=example, output_dir=str(folder))
     seconds = time.perf_counter() - start
 
+    # The compiler writes the number of threads into its code.
+    torch.set_num_threads(1)
     start = time.perf_counter()
     torch._inductor.config.freezing = True
     compiled = torch.compile(load(str(folder)))
@@ -97,31 +97,9 @@ def tensors(sample: Arrays, inputs: tuple[str, ...]) -> tuple[torch.Tensor, ...]
     return tuple(torch.from_numpy(np.ascontiguousarray(sample[name])) for name in inputs)
 
 
-def samples(arrays: Arrays) -> list[Arrays]:
-    """Batches of one."""
-    count = len(next(iter(arrays.values())))
-    return [{name: values[i : i + 1] for name, values in arrays.items()} for i in range(count)]
-
-
 def total(folder: Path) -> int:
     """Bytes of all files."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def judged(run: Run, float32: Run, data: IntelModel) -> dict[str, float]:
-    """The metric on every sample; SQNR of the first outputs against float32."""
-    metric = get_metric(data.metric)
-    scores, signal, noise = [], 0.0, 0.0
-    for index, sample in enumerate(samples(data.evaluation)):
-        labels = sample.pop("label", None)
-        logits = run(sample)
-        scores.append(metric.scores({"logits": logits}, Batch(sample, labels, 1), None))
-        if index < COMPARED:
-            reference = float32(sample)
-            signal += float((reference.astype(np.float64) ** 2).sum())
-            noise += float(((logits - reference).astype(np.float64) ** 2).sum())
-    value = metric.aggregate(np.concatenate(scores))
-    return {"value": value, "sqnr_db": 10 * float(np.log10(signal / max(noise, 1e-30)))}
 
 
 def timed(run: Run, float32: Run, feed: Arrays) -> dict[str, float]:
@@ -151,7 +129,7 @@ def main() -> None:
     with torch.no_grad():
         float32: Run = lambda feed: eager(*tensors(feed, INPUTS[name])).numpy()  # noqa: E731
         found = {**timed(run, float32, data.feed()), **judged(run, float32, data)}
-    print(json.dumps({**costs, **found, "metric": data.metric}))
+    print(json.dumps({**costs, **found}))
 
 
 if __name__ == "__main__":
