@@ -104,6 +104,8 @@ class Capabilities:
     ``negative_scales``: scales of weights in blocks may be negative, which lets -8 stand for the largest one.
     ``weight_form``: how weight-only INT8 is written: ``expanded`` by Cast and Mul, which a runtime folds when
     it loads, or ``dequantize``: a DequantizeLinear of the initializer, embedding tables included.
+    ``misreads_transposed``: pointwise convolutions of such weights are computed wrongly before a Transpose to
+    another order than channels last.
     ``weight_note``: what a node with such weights has, in words. ``weight_reasons``: op type → why the
     schemes of weights alone leave it in float.
     ``block_form``: how weights in blocks of 4 bits are written: ``nbits``, as ONNX Runtime's MatMulNBits and
@@ -144,6 +146,7 @@ class Capabilities:
     scale_dtype: ScaleDtype = "float32"
     negative_scales: bool = True
     weight_form: Literal["expanded", "dequantize"] = "expanded"
+    misreads_transposed: bool = False
     fuses_elementwise: bool = False
     rounds_itself: bool = False
 

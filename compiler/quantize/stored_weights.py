@@ -18,7 +18,7 @@ def int8_storage(reason: str) -> dict[str, Handler]:
 
     recurrent = handler((1, (0, 1)), (2, (0, 1)))
     return {
-        "Conv": handler((1, (0,))),
+        "Conv": lambda node, state: expand_convolution(node, state, reason),
         "ConvTranspose": handler((1, (1,))),
         "LSTM": recurrent,
         "GRU": recurrent,
@@ -26,6 +26,32 @@ def int8_storage(reason: str) -> dict[str, Handler]:
         "MatMul": lambda node, state: expand_matmul(node, state, reason),
         "Gemm": lambda node, state: expand_gemm(node, state, reason),
     }
+
+
+_CHANNELS_LAST = (0, 2, 3, 1)
+MISREAD = (
+    "with 8-bit weights the runtime computes it wrongly: it takes the Transpose behind it for another one"
+)
+
+
+def expand_convolution(node: ir.Node, state: Rewriter, reason: str) -> Decision:
+    """A scale per output channel, where the runtime reads the convolution right."""
+    if state.capabilities.misreads_transposed and is_misread(node):
+        return Decision("fp32", MISREAD)
+    return expand_inputs(node, state, [(1, (0,))], reason)
+
+
+def is_misread(node: ir.Node) -> bool:
+    """Whether a pointwise convolution stands right before a Transpose that does not put channels last.
+
+    OpenVINO makes one matrix product of both (its pass ConvertWeightCompressedConv1x1ToMatmul), whatever the
+    order of the Transpose is.
+    """
+    if node.op_type != "Conv" or (weight := find_weight(node.inputs[1])) is None:
+        return False
+    readers = [reader for reader in node.outputs[0].consumers() if reader.op_type == "Transpose"]
+    pointwise = len(weight.shape) == 4 and tuple(weight.shape[2:]) == (1, 1)
+    return pointwise and any(tuple(r.attributes.get_ints("perm", ())) != _CHANNELS_LAST for r in readers)
 
 
 def expand_matmul(node: ir.Node, state: Rewriter, reason: str) -> Decision:

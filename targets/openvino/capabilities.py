@@ -75,8 +75,8 @@ _FLOAT_REASONS = {
 
 _SCHEME_REASONS = {
     "int8-dynamic": (
-        "rounding activations at run time is an option of OpenVINO's runtime, and on the CPU where it was "
-        "measured (AVX2 without VNNI) it changed nothing: products stayed in float",
+        "OpenVINO rounds activations at run time by an option of its runtime, and only on CPUs with INT8 dot "
+        "products (VNNI); none was there to prove it on, and elsewhere products silently stay in float",
         "Take int8-static (with calibration data) or int8-weight (INT8 weights, no data needed).",
     ),
 }
@@ -104,6 +104,7 @@ CAPABILITIES = Capabilities(
     float_bias=True,
     negative_scales=False,
     weight_form="dequantize",
+    misreads_transposed=True,
     rounds_itself=True,
 )
 

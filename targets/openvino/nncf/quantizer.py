@@ -15,6 +15,7 @@ from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.quantize.dispatch import Request, check_recipe, missing_calibration
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import drop_unused
+from edgeq.compiler.quantize.stored_weights import MISREAD, is_misread
 from edgeq.errors import EdgeqError, TargetError
 from edgeq.targets.base import Quantizer
 from edgeq.targets.openvino.nncf.library import silent_nncf
@@ -63,12 +64,17 @@ def _static(request: Request, options: OpenVINOOptions) -> Quantized:
 
 def _weights(request: Request, options: OpenVINOOptions) -> Quantized:
     model, wishes = _named(request, ("fp32",))
+    misread = {node.name or "" for node in model.ir.graph if is_misread(node)}
 
     def run(nncf: Any) -> Any:
-        return nncf.compress_weights(_proto(model), **weight_arguments(nncf, request.recipe, wishes))
+        excluded = {*wishes, *misread}
+        return nncf.compress_weights(_proto(model), **weight_arguments(nncf, request.recipe, excluded))
 
     quantized = _quantized(request, model, run)
-    return Quantized(quantized, weight_plan(model.ir, quantized.ir, wishes))
+    plan = weight_plan(model.ir, quantized.ir, wishes)
+    for name in misread - wishes.keys():
+        plan.nodes[name].reason = MISREAD
+    return Quantized(quantized, plan)
 
 
 _HANDLERS: Mapping[str, Callable[[Request, OpenVINOOptions], Quantized]] = {
@@ -109,8 +115,8 @@ def _quantized(request: Request, model: Model, run: _Run) -> Model:
         except Exception as error:  # NNCF's, ONNX Runtime's and numpy's own exceptions
             raise TargetError(
                 f"NNCF cannot quantize the model: {reason(error)}.",
-                fix="Exclude the node that it names (--exclude), or take edgeq's own quantizer "
-                "(-O quantizer=edgeq).",
+                fix="Take -O correction=fast where it was full, exclude the node that it names (--exclude), "
+                "or take edgeq's own quantizer (-O quantizer=edgeq).",
             ) from error
     quantized = replace(model, ir=ir.from_proto(made))
     _flatten_scales(quantized.ir)

@@ -167,6 +167,14 @@ def test_weights_alone_in_8_bits(tmp_path: Path) -> None:
     assert (tmp_path / "model.bin").stat().st_size < 1.6 * (16 * 27 + 16 * 144 + 16 * 40) + 4 * 200
 
 
+def test_weights_that_openvino_misreads_stay_in_float(tmp_path: Path) -> None:
+    nodes = [("Conv", ["x", "w"], ["c"], {}), ("Transpose", ["c"], ["y"], {"perm": [0, 3, 2, 1]})]
+    model = graph(nodes, {"x": [1, 48, 6, 6]}, ["y"], {"w": normal(40, 48, 1, 1, scale=0.1)})
+    built = build(model, "int8-weight", tmp_path, **NNCF)
+    assert built.nodes["Conv_c"].planned == "fp32"
+    assert "computes it wrongly" in built.nodes["Conv_c"].reason
+
+
 @pytest.mark.parametrize(("symmetric", "types"), [(True, {"INT4"}), (False, {"UINT4"})])
 def test_weights_alone_in_blocks_of_4_bits(symmetric: bool, types: set[str], tmp_path: Path) -> None:
     nodes = [("MatMul", ["x", "w"], ["h"], {}), ("Relu", ["h"], ["r"], {}), ("MatMul", ["r", "v"], ["y"], {})]
