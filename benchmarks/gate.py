@@ -103,14 +103,14 @@ class Gate:
     def to_markdown(self) -> str:
         """The job summary: headline, verdict table, and the metrics of every artefact to unfold."""
         mark = "✅" if self.passed else "❌"
-        parts = [f"## {mark} edgeq: {_cell(self.headline())}", ""]
+        parts = [f"## {mark} edgeq: {markdown_text(self.headline())}", ""]
         rows = self.rows()
         if rows:
             head = ("", "artefact", "budget", "measured", "limit", "what")
             parts += markdown_table(head, [_markdown_row(row) for row in rows])
         for outcome in self.outcomes:
             if outcome.measurements:
-                parts += [f"\n❌ {_cell(finding)}" for finding in outcome.measurements.findings]
+                parts += [f"\n❌ {markdown_text(finding)}" for finding in outcome.measurements.findings]
                 parts += _markdown_metrics(outcome, outcome.measurements)
         return "\n".join(parts) + "\n"
 
@@ -141,14 +141,14 @@ def _markdown_metrics(outcome: Outcome, measurements: Mapping[str, Any]) -> list
         for row in metric_rows(measurements)
     ]
     head = ("metric", "FP32", "artefact", "change", "95 % interval", "how")
-    summary = f"<details><summary>Measurements of {_cell(outcome.name)}</summary>"
+    summary = f"<details><summary>Measurements of {markdown_text(outcome.name)}</summary>"
     return ["", summary, "", *markdown_table(head, rows), "", "</details>"]
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table; cells are plain text."""
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return lines + [f"| {' | '.join(map(_cell, row))} |" for row in rows]
+    return lines + [f"| {' | '.join(map(markdown_text, row))} |" for row in rows]
 
 
 _MARKDOWN = str.maketrans(
@@ -166,5 +166,6 @@ _MARKDOWN = str.maketrans(
 )
 
 
-def _cell(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Plain text that Markdown shows as it is, on one line."""
     return text.translate(_MARKDOWN)

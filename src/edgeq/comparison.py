@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeq.benchmarks.budgets import Budget
 from edgeq.benchmarks.intervals import Times
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.candidates import Candidate
@@ -71,7 +70,6 @@ class Comparison:
     threads: int
     rows: tuple[Row, ...]
     winner: Winner
-    budgets: tuple[Budget, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq import __version__
-from edgeq.benchmarks.gate import markdown_table
+from edgeq.benchmarks.gate import markdown_table, markdown_text
 from edgeq.benchmarks.measurement import json_number
 from edgeq.benchmarks.verdicts import Verdict
 from edgeq.comparison import Comparison, Row
@@ -100,9 +100,10 @@ def _row_document(row: Row) -> dict[str, Any]:
 def render_markdown(comparison: Comparison) -> str:
     """One table, the winner, and what did not pass: for a pull request or a job summary."""
     head, rows = _cells(comparison)
-    parts = [f"## {comparison.name}, {comparison.recipe.scheme}", "", *markdown_table(head, rows), ""]
-    parts += [comparison.winner.sentence, ""]
-    parts += [f"- {name}: {verdict.sentence}" for name, verdict in _missed(comparison)]
+    title = markdown_text(f"{comparison.name}, {comparison.recipe.scheme}")
+    parts = [f"## {title}", "", *markdown_table(head, rows), ""]
+    parts += [markdown_text(comparison.winner.sentence), ""]
+    parts += [f"- {markdown_text(f'{name}: {verdict.sentence}')}" for name, verdict in _missed(comparison)]
     return "\n".join(parts).rstrip() + "\n"
 
 
