@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 	>/dev/null 2>&1 && echo "$$python" && break; done)
 # Twice quiet: pip warns about every index that lacks a package. Errors still show.
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
-# Rows of the demo need packages that not every platform has: coremltools, TensorRT for RTX.
+# Rows of the demo need packages that not every platform has, such as coremltools and TensorRT for RTX.
 HAS := $(BIN)/python -c 'import importlib.util as u, sys; raise SystemExit(not u.find_spec(sys.argv[1]))'
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
@@ -21,7 +21,7 @@ WORKERS ?= 2
 .PHONY: help demo test slow lint format bench docs docker-check clean
 
 help:
-	@echo 'make demo    train a small CNN, compile it for three targets, measure and gate each'
+	@echo 'make demo    train a small CNN, compile it for five targets, measure and gate each'
 	@echo 'make test    the test suite (make slow: the real-data tests, needs EDGEQ_DATA)'
 	@echo 'make lint    ruff, mypy --strict, packaging and generated docs'
 	@echo 'make bench   edgeq against its peers (needs EDGEQ_DATA)'
@@ -46,6 +46,10 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 	  || echo 'No coremltools for this platform: the demo goes on without Core ML'
 	@$(PIP) -c constraints.txt --only-binary tensorrt-rtx-cu13-libs -e '.[tensorrt-rtx]' 2>/dev/null \
 	  || echo 'No TensorRT for RTX for this platform: the demo goes on without TensorRT'
+	@$(PIP) -c constraints.txt --only-binary openvino -e '.[openvino]' 2>/dev/null \
+	  || echo 'No OpenVINO for this platform: the demo goes on without it'
+	@$(PIP) -c constraints.txt --only-binary torchao -e '.[inc]' 2>/dev/null \
+	  || echo 'No Neural Compressor for this platform: the demo goes on without it'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
@@ -63,6 +67,8 @@ demo: $(VENV)/.demo
 	@rows='--only int8-static --only int8-dynamic --only int4-weight'; \
 	  ! $(HAS) coremltools || rows="$$rows --only fp16 --only ane-w8a8 --only ane-pal4"; \
 	  ! $(HAS) tensorrt_rtx || rows="$$rows --only rtx-fp16 --only rtx-int8"; \
+	  ! $(HAS) openvino || rows="$$rows --only ov-int8"; \
+	  ! { $(HAS) neural_compressor && command -v $${CXX:-g++} >/dev/null; } || rows="$$rows --only inc-int8"; \
 	  $(BIN)/edgeq check examples/digits/edgeq.toml --force $$rows
 
 test: $(VENV)/.dev

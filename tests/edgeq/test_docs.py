@@ -64,5 +64,6 @@ def test_the_demo_configuration_is_valid() -> None:
         ("coreml", "ane-pal4"),
         ("tensorrt", "rtx-fp16"),
         ("tensorrt", "rtx-int8"),
+        ("openvino", "ov-int8"),
         ("neural-compressor", "inc-int8"),
     ]
