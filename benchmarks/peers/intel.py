@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 from fresh import fresh
-from intel_models import MODELS, ROOT
+from intel_models import DATA, MODELS, ROOT
+from page_tables import put
 from process_tree import fresh_tree
 
 from edgeq.machine import library_versions, this_machine
@@ -173,7 +174,7 @@ def _refusals(cells: list[Cell]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for cell in cells:
         if sentence := cell.read("compile").get("refused"):
-            found.setdefault(sentence.replace(str(ROOT.parent), "…"), []).append(cell.scheme)
+            found.setdefault(sentence.replace(f"{DATA}/models/", ""), []).append(cell.scheme)
     return found
 
 
@@ -237,6 +238,7 @@ def main() -> None:
     parser.add_argument("--again", type=_names, default=(), help="stages to measure anew")
     parser.add_argument("--rounds", type=int, default=3, help="of timing")
     parser.add_argument("--workers", type=int, default=1, help="processes that evaluate accuracy at a time")
+    parser.add_argument("--page", type=Path, help="a page whose table 'intel' is replaced")
     given = parser.parse_args()
     where = given.folder.resolve()
     run = Run(where, given.only, given.targets, given.schemes, given.rounds, given.workers)
@@ -249,14 +251,22 @@ def main() -> None:
         for stage in STAGES:
             if stage in given.stages:
                 stages[stage](model, stage in given.again)
+    lines = list(page(run))
+    print("\n".join(lines))
+    if given.page:
+        put(given.page, "intel", lines)
+
+
+def page(run: Run) -> Iterator[str]:
+    """The machine, and the table as Markdown."""
     machine = this_machine()
     versions = ", ".join(f"{name} {version}" for name, version in library_versions(LIBRARIES).items())
-    print(f"{machine.cpu}, {machine.cores} cores, {', '.join(machine.flags)}; {versions}\n")
-    print(HEADER)
-    print("|---" * HEADER.count(" | ") + "|---|")
+    yield f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.flags)}; {versions}."
+    yield ""
+    yield HEADER
+    yield "|---" * HEADER.count(" | ") + "|---|"
     for model in run.models:
-        for line in rows(run, model):
-            print(line)
+        yield from rows(run, model)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from page_tables import put
 from process_tree import fresh_tree
 from records import Records, Row
 from torch_models import INPUTS
@@ -62,14 +63,18 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(INPUTS), help="models")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--json", type=Path, help="rows are kept here and not measured again")
+    parser.add_argument("--page", type=Path, help="a page whose table 'inc' is replaced")
     given = parser.parse_args()
     records = Records(given.json)
-    print(HEADER)
-    print("|---" * HEADER.count(" | ") + "|---|")
+    lines = [HEADER, "|---" * HEADER.count(" | ") + "|---|"]
     for name in given.only.split(","):
         for method in given.methods.split(","):
             row = records.row(f"{name} {method}", lambda n=name, m=method: one(n, m))  # type: ignore[misc]
-            print(markdown(name, method, row), flush=True)
+            lines.append(markdown(name, method, row))
+            print(lines[-1], file=sys.stderr, flush=True)
+    print("\n".join(lines))
+    if given.page:
+        put(given.page, "inc", lines)
 
 
 if __name__ == "__main__":
