@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimeTarget:
-    """ONNX Runtime with its default CPU kernels (MLAS); the artefact is a QDQ or float ONNX file."""
+    """ONNX Runtime with its default CPU kernels (MLAS).
+
+    The artefact is a QDQ or float ONNX file, with operators of ONNX Runtime's own where they are faster.
+    """
 
     name = "onnxruntime"
     title = "ONNX Runtime (CPU)"
