@@ -23,6 +23,19 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(name for name, test in _TESTS.items() if getattr(torch.cpu, test)())
 
 
+def require_vectors() -> None:
+    """Refuse to compile on a CPU that the code is not made for.
+
+    Raises:
+        TargetError: it is no x86 CPU with AVX2.
+    """
+    if "avx2" not in instruction_sets():
+        raise TargetError(
+            "Target 'neural-compressor' compiles for x86 CPUs with AVX2, and this one has none.",
+            fix="Take --target onnxruntime, or compile on another machine.",
+        )
+
+
 def refuse_missing(needed: Sequence[str]) -> None:
     """Refuse a package that this CPU cannot run.
 

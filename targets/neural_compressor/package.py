@@ -15,7 +15,7 @@ from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.errors import TargetError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.neural_compressor.compiler import require_compiler
-from edgeq.targets.neural_compressor.cpu import instruction_sets
+from edgeq.targets.neural_compressor.cpu import instruction_sets, require_vectors
 from edgeq.targets.neural_compressor.dynamic_sizes import Dimensions
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.placement import Call, place
@@ -57,9 +57,10 @@ def write_package(
     elsewhere: the caches of the compiler are in a temporary folder.
 
     Raises:
-        TargetError: there is no C++ compiler, or the program cannot be compiled.
+        TargetError: there is no C++ compiler, this is no CPU with AVX2, or the program cannot be compiled.
     """
     compiler = require_compiler()
+    require_vectors()
     program = _export(module, example, dynamic_shapes)
     with (
         (progress or SilentProgress()).task("Compiling the program"),
