@@ -14,7 +14,7 @@ def targets(json: JsonFlag = False, debug: DebugFlag = False) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        from edgeq.targets.registry import target_names
+        from edgeq.targets.registry import FAMILIES, target_names
 
         rows = [_describe(name) for name in target_names()]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -24,8 +24,9 @@ def targets(json: JsonFlag = False, debug: DebugFlag = False) -> None:
             state = Text("ready", style="green") if row["ready"] else Text("not ready", style="yellow")
             detail = row["detail"] if row["ready"] else f"{row['detail']}\n{row['fix'] or ''}".rstrip()
             table.add_row(row["name"], state, detail, " ".join(row["schemes"]))
-        terminal.show(table)
-        terminal.emit({"targets": rows})
+        families = [f"{name} is {', '.join(members)}" for name, members in FAMILIES.items()]
+        terminal.show(table, Text("; ".join(families), style="dim"))
+        terminal.emit({"targets": rows, "families": {name: list(of) for name, of in FAMILIES.items()}})
 
 
 def _describe(name: str) -> dict[str, Any]:
