@@ -48,6 +48,10 @@ class Call:
         return self.is_layer or self.op.startswith(_PASSING)
 
     @property
+    def is_arithmetic(self) -> bool:
+        return any(word in self.op for word in ("mm", "linear", "convolution", "attention"))
+
+    @property
     def is_int8_lookup(self) -> bool:
         return "embedding" in self.op and self.dtype == "int8"
 
@@ -119,7 +123,8 @@ class _Places:
         for call in calls:
             if call.is_int8:
                 self._int8(call)
-        for call in calls:
+        # Of the calls that one node became, the one that holds its arithmetic tells more.
+        for call in sorted(calls, key=lambda call: not call.is_arithmetic):
             if not call.is_rounding and not call.is_int8:
                 self._float(call)
 

@@ -34,8 +34,9 @@ def _result(plan: NodePlan, placed: Placed | None) -> NodeResult:
     if placed.actual == "int8":
         return _told(plan, "int8", placed.kernel, "")
     if placed.actual == "fused":
-        actual = "int8" if plan.precision in QUANTIZED else REMOVED
-        return _told(plan, actual, placed.kernel, "computed within the INT8 kernel before it")
+        if plan.precision in QUANTIZED:
+            return _told(plan, "int8", placed.kernel, "")
+        return _told(plan, REMOVED, placed.kernel, "computed within the INT8 kernel before it")
     if placed.actual == "stored":
         return _told(plan, STORED_INT8, placed.kernel, "")
     if plan.precision == "other":

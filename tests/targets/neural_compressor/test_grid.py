@@ -66,6 +66,7 @@ def test_products_of_activations_are_float_and_say_why(static: CompileResult) ->
     for node in products:
         assert (node.planned, node.actual) == ("fp32", "fp32")
         assert "no INT8 kernel" in node.reason
+        assert "mm" in node.kernel
 
 
 def test_onednn_executed_the_kernels_of_the_table(static: CompileResult) -> None:
