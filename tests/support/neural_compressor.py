@@ -44,9 +44,9 @@ class Grid(nn.Module):
 
     def forward(
         self, image: Tensor, gray: Tensor, series: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Shapes [batch, 3, 12, 12], [batch, 1, 12, 12], [batch, 8, 10], int64 [batch, 6]."""
-        return self._vision(image), self._gray(gray), self._series(series), self._text(tokens)
+        return self._vision(image) + self._gray(gray), self._series(series), self._text(tokens)
 
     def _vision(self, image: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.conv(image)))
@@ -54,7 +54,7 @@ class Grid(nn.Module):
         return self.transposed(self.pointwise(self.depthwise(x))).mean((2, 3))
 
     def _gray(self, gray: Tensor) -> Tensor:
-        return self.behind_gray(torch.relu(self.gray(gray))).flatten(1)
+        return self.behind_gray(torch.relu(self.gray(gray))).mean((2, 3))
 
     def _series(self, series: Tensor) -> Tensor:
         x = torch.relu(self.temporal(series)).transpose(1, 2)

@@ -25,8 +25,8 @@ LAYERS = {
     "words": "int8-weight",
     "kinds": "fp32",
     "transposed": "fp32",
-    "recurrent": "fp32",
-    "gated": "fp32",
+    "recurrent/lstm": "fp32",
+    "gated/gru": "fp32",
     "scale": "fp32",
 }
 
