@@ -104,13 +104,16 @@ class Run:
     def compile(self, model: str, anew: bool) -> None:
         """Make the artefacts that are missing (or all ``anew``), without the caches of PyTorch's compiler."""
         (self.folder / model).mkdir(parents=True, exist_ok=True)
-        for cell in self.cells(model):
-            if cell.file("compile").exists() and not (anew and cell.exists):
-                continue
-            command = ["compile", model, cell.target, cell.scheme, str(cell.artefact)]
-            with tempfile.TemporaryDirectory() as cache:
-                environment = {**self.environment, "TORCHINDUCTOR_CACHE_DIR": cache}
-                _keep(cell, "compile", fresh_tree(_child(command), environment, ROOT))
+        cells = self.cells(model)
+        wanted = [cell for cell in cells if not cell.file("compile").exists() or (anew and cell.exists)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(pool.map(self._compile, wanted))
+
+    def _compile(self, cell: Cell) -> None:
+        command = ["compile", cell.model, cell.target, cell.scheme, str(cell.artefact)]
+        with tempfile.TemporaryDirectory() as cache:
+            environment = {**self.environment, "TORCHINDUCTOR_CACHE_DIR": cache}
+            _keep(cell, "compile", fresh_tree(_child(command), environment, ROOT))
 
     def accuracy(self, model: str, anew: bool) -> None:
         """Evaluate the artefacts that are not yet, or have changed since."""
@@ -237,7 +240,7 @@ def main() -> None:
     parser.add_argument("--stages", type=_names, default=STAGES, help="of compile, accuracy, latency")
     parser.add_argument("--again", type=_names, default=(), help="stages to measure anew")
     parser.add_argument("--rounds", type=int, default=3, help="of timing")
-    parser.add_argument("--workers", type=int, default=1, help="processes that evaluate accuracy at a time")
+    parser.add_argument("--workers", type=int, default=1, help="compiles, or evaluations, at a time")
     parser.add_argument("--page", type=Path, help="a page whose table 'intel' is replaced")
     given = parser.parse_args()
     where = given.folder.resolve()

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from fresh import peak_mib
 
-WARM_UP_SECONDS, SECONDS, RUNS = 0.2, 0.5, 20
+WARM_UP_SECONDS, SECONDS, RUNS = 0.1, 0.4, 20
 
 
 def compile_(name: str, target: str, scheme: str, folder: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from page_tables import put
@@ -64,14 +65,18 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--json", type=Path, help="rows are kept here and not measured again")
     parser.add_argument("--page", type=Path, help="a page whose table 'inc' is replaced")
+    parser.add_argument("--workers", type=int, default=1, help="processes at a time")
     given = parser.parse_args()
     records = Records(given.json)
-    lines = [HEADER, "|---" * HEADER.count(" | ") + "|---|"]
-    for name in given.only.split(","):
-        for method in given.methods.split(","):
-            row = records.row(f"{name} {method}", lambda n=name, m=method: one(n, m))  # type: ignore[misc]
-            lines.append(markdown(name, method, row))
-            print(lines[-1], file=sys.stderr, flush=True)
+    cells = [(name, method) for name in given.only.split(",") for method in given.methods.split(",")]
+
+    def measured(cell: tuple[str, str]) -> str:
+        line = markdown(*cell, records.row(" ".join(cell), lambda: one(*cell)))
+        print(line, file=sys.stderr, flush=True)
+        return line
+
+    with ThreadPoolExecutor(given.workers) as pool:
+        lines = [HEADER, "|---" * HEADER.count(" | ") + "|---|", *pool.map(measured, cells)]
     print("\n".join(lines))
     if given.page:
         put(given.page, "inc", lines)
