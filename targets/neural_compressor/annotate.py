@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan, Precision
 from edgeq.compiler.recipe import Precision as Wanted
-from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.recipe import Recipe, Scheme
 from edgeq.errors import UsageError
 from edgeq.targets.neural_compressor.names import Named, name_nodes, op_type
 from edgeq.targets.neural_compressor.quantized import QuantizedProgram
@@ -17,19 +17,27 @@ from edgeq.targets.neural_compressor.quantized import QuantizedProgram
 if TYPE_CHECKING:
     from torch.fx import Graph, GraphModule, Node
 
-# Ops with an INT8 kernel behind PyTorch's compiler. The quantizer rounds further ones (products of equal
-# shapes, matmul), which are then computed in float on the rounded values: slower and less exact.
-KERNELS = frozenset({"conv1d", "conv2d", "linear"})
+# Ops whose constant weights are rounded.
+_LAYERS = frozenset({"conv1d", "conv2d", "linear"})
+# Ops that always get an INT8 kernel of PyTorch's compiler (conv1d does before a ReLU only).
+KERNELS: Mapping[Scheme, frozenset[str]] = {
+    "int8-static": frozenset({"conv2d", "linear"}),
+    "int8-dynamic": frozenset({"linear"}),
+}
 _FLOAT: tuple[Wanted, ...] = ("fp32",)
 # Ops that pass INT8 values on, between INT8 neighbours.
 _PASSING = frozenset({"max_pool2d", "cat", "flatten"})
-# Ops that the quantizer would round although they are computed in float then: on the rounded values, and the
-# averages of a pool with the range of what they are averages of.
+# Ops that the quantizer would round although they are computed in float all the same, on the rounded values;
+# the averages of a pool would have the range of what they are averages of.
 _ROUNDED_IN_VAIN = frozenset({"mul", "avg_pool2d", "adaptive_avg_pool2d"})
-_ARITHMETIC = KERNELS | {
-    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "matmul", "mm", "bmm", "addmm",
-    "einsum", "lstm", "gru", "scaled_dot_product_attention",
-}  # fmt: skip
+_ARITHMETIC = frozenset({
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "matmul", "mm", "bmm", "addmm", "einsum", "lstm", "gru", "scaled_dot_product_attention",
+})  # fmt: skip
+_MOVES = frozenset({
+    "view", "reshape", "permute", "transpose", "slice", "select", "expand", "unsqueeze", "squeeze",
+    "contiguous", "flatten", "split", "chunk", "clone", "unflatten",
+})  # fmt: skip
 _FLOAT_REASONS = {
     "matmul": "products of two computed tensors have no INT8 kernel in PyTorch's compiler",
     "bmm": "products of two computed tensors have no INT8 kernel in PyTorch's compiler",
@@ -49,6 +57,7 @@ def name_sources(graph: Graph) -> None:
     import torch
 
     sources = {
+        "conv1d": torch.nn.Conv1d,
         "conv2d": torch.nn.Conv2d,
         "linear": torch.nn.Linear,
         "relu": torch.nn.ReLU,
@@ -79,29 +88,29 @@ def keep_in_float(nodes: Sequence[Named], recipe: Recipe) -> dict[str, str]:
     check_precisions(wishes, recipe.scheme, ("fp32", "int8"))
     for named in nodes:
         precision, pattern = wishes.get(named.name, (None, ""))
-        if precision == "int8" and named.op_type not in KERNELS | _PASSING:
+        if precision == "int8" and named.op_type not in KERNELS[recipe.scheme]:
             raise UsageError(
-                f"The override {pattern!r} asks for int8 at {named.name!r}, and {named.op_type} has no INT8 "
-                "kernel here.",
-                fix=f"Ops that have one: {', '.join(sorted(KERNELS))}.",
+                f"The override {pattern!r} asks for int8 at {named.name!r}, and {recipe.scheme} has no INT8 "
+                f"kernel of {named.op_type} here.",
+                fix=f"It has those of: {', '.join(sorted(KERNELS[recipe.scheme]))}.",
             )
         if precision == "fp32" or named.op_type in _ROUNDED_IN_VAIN:
             mark_float(named.node)
     return {name: pattern for name, (precision, pattern) in wishes.items() if precision == "fp32"}
 
 
-def plan_of(nodes: Sequence[Named], kept: dict[str, str], form: str) -> Plan:
+def plan_of(nodes: Sequence[Named], kept: dict[str, str], form: str, scheme: Scheme) -> Plan:
     """What the quantizer has planned for every node, read from its annotations.
 
     ``form`` says in words what a layer in INT8 has.
     """
     plan = Plan()
     for named in nodes:
-        plan.nodes[named.name] = _node_plan(named, kept, form)
+        plan.nodes[named.name] = _node_plan(named, kept, form, scheme)
     return plan
 
 
-def _node_plan(named: Named, kept: dict[str, str], form: str) -> NodePlan:
+def _node_plan(named: Named, kept: dict[str, str], form: str, scheme: Scheme) -> NodePlan:
     asked = named.op_type in _ARITHMETIC
     if named.name in kept:
         reason = f"the recipe keeps it in float ({kept[named.name]})"
@@ -111,10 +120,9 @@ def _node_plan(named: Named, kept: dict[str, str], form: str) -> NodePlan:
             named.name, named.op_type, "other", "it computes no floating-point values", asked=False
         )
     if not is_quantized(named.node):
-        default = f"{named.op_type} is computed in float"
-        reason = _FLOAT_REASONS.get(named.op_type, default)
+        reason = _why_float(named, scheme)
         return NodePlan(named.name, named.op_type, "fp32", reason, asked=asked)
-    if named.op_type in KERNELS:
+    if named.op_type in _LAYERS:
         return NodePlan(named.name, named.op_type, "int8", form, asked=True)
     return NodePlan(named.name, named.op_type, "int8", _why_joined(named), asked=asked)
 
@@ -123,6 +131,14 @@ def _is_float(node: Node) -> bool:
     value = node.meta["val"]
     first = value[0] if isinstance(value, (tuple, list)) else value
     return bool(first.is_floating_point())
+
+
+def _why_float(named: Named, scheme: Scheme) -> str:
+    if named.op_type in _MOVES:
+        return "it only moves values"
+    if named.op_type in _ARITHMETIC and named.op_type not in _FLOAT_REASONS:
+        return f"{scheme} has no INT8 kernel of {named.op_type} here"
+    return _FLOAT_REASONS.get(named.op_type, f"{named.op_type} is computed in float")
 
 
 def _why_joined(named: Named) -> str:

@@ -36,6 +36,6 @@ def quantize_dynamic(module: GraphModule, recipe: Recipe) -> QuantizedProgram:
     kept = keep_in_float(nodes, recipe)
     prepared = prepare(module, DynamicQuantConfig())
     nodes = nodes_left(nodes, prepared.graph)
-    plan = plan_of(nodes, kept, _FORM)
+    plan = plan_of(nodes, kept, _FORM, recipe.scheme)
     round_weights(prepared, recipe.saturation_safe)
     return QuantizedProgram.of(convert(prepared), plan, nodes)

@@ -71,8 +71,13 @@ def _store(module: GraphModule, node: Node, table: np.ndarray, index: int) -> No
 
 def _drop_unread(module: GraphModule) -> None:
     """Remove parameters and buffers that no node reads any more: they would be stored."""
+    import torch
+
     read = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
     for name, _ in [*module.named_parameters(), *module.named_buffers()]:
         if name not in read:
             path, _, leaf = name.rpartition(".")
-            delattr(module.get_submodule(path), leaf)
+            owner = module.get_submodule(path)
+            # Bodies of control flow have graphs of their own, which read what is theirs.
+            if owner is module or not isinstance(owner, torch.fx.GraphModule):
+                delattr(owner, leaf)

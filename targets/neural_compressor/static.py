@@ -48,7 +48,7 @@ def quantize_static(
     notes = [smooth(module, nodes, kept, inputs, source, recipe)] if recipe.smoothing else []
     prepared = prepare(module, StaticQuantConfig())
     nodes = nodes_left(nodes, prepared.graph)
-    plan = plan_of(nodes, kept, _FORM)
+    plan = plan_of(nodes, kept, _FORM, recipe.scheme)
     observed = observe(prepared)
     samples = run_samples(prepared, inputs, source, recipe.calibration_samples, progress)
     notes.append(f"Ranges come from {samples} calibration samples.")
