@@ -2,9 +2,9 @@
 
     EDGEQ_DATA=../shared/data python benchmarks/peers/openvino_nncf.py FOLDER [--sets kws,vww]
 
-Both have the same calibration arrays and samples. Every compile is a process of its own; artefacts of a set are
-evaluated on every sample and timed in turns, in one process with one thread. Artefacts and what their compiles
-took are kept in FOLDER and are not made again. ``--scheme int8-weight`` compares that scheme.
+Both have the same calibration arrays and samples. Every compile is a process of its own; artefacts of a
+set are evaluated on every sample and timed in turns, in one process with one thread. Artefacts and what
+their compiles took are kept in FOLDER and not made again. ``--scheme int8-weight`` compares that scheme.
 """
 
 from __future__ import annotations

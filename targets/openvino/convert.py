@@ -53,7 +53,7 @@ def write_ir(
     _set_shapes(network, inputs, dimensions)
     _simplify(network)
     store_exact_halves(network)
-    _name_anonymous(network, _op_types(onnx_file))
+    _name_anonymous(network, ir.load(onnx_file).graph)
     try:
         openvino.save_model(network, str(folder / MODEL), compress_to_fp16=False)
     except RuntimeError as error:
@@ -62,10 +62,6 @@ def write_ir(
             fix="Free space there, or choose another output folder.",
         ) from error
     return MODEL, WEIGHTS
-
-
-def _op_types(onnx_file: Path) -> dict[str, str]:
-    return {node.name or "": node.op_type for node in ir.load(onnx_file).graph.all_nodes()}
 
 
 def _set_shapes(network: Any, inputs: Sequence[TensorSpec], dimensions: Mapping[str, Dimension]) -> None:
@@ -103,19 +99,22 @@ def _simplify(network: Any) -> None:
     _offline_transformations.apply_moc_transformations(network, cf=False)
 
 
-def _name_anonymous(network: Any, nodes: Mapping[str, str]) -> None:
-    """Name layers that OpenVINO has numbered after the ONNX node (name → op type) that they are made of.
+def _name_anonymous(network: Any, graph: ir.Graph) -> None:
+    """Name layers that OpenVINO has numbered after the node of ``graph`` that they are made of.
 
     Those that are made of none are named after the layer that reads them. OpenVINO's own numbers count what
     the process has made before: files would differ.
     """
+    nodes = {node.name or "": node.op_type for node in graph.all_nodes()}
+    recurrences = _weights_of_recurrences(graph)
     owners: dict[str, str] = {}
     for index, layer in reversed(list(enumerate(network.get_ordered_ops()))):
         kind, name = layer.get_type_name(), layer.get_friendly_name()
         if not is_anonymous(name):
             owners[name] = name
             continue
-        owner = _made_of(layer, nodes) or next((owners[n] for n in _readers(layer) if n in owners), "")
+        owner = _made_of(layer, nodes) or _recurrence(layer, recurrences)
+        owner = owner or next((owners[n] for n in _readers(layer) if n in owners), "")
         layer.set_friendly_name(made_for(owner, kind, index))
         owners[layer.get_friendly_name()] = owner
 
@@ -127,6 +126,23 @@ def _made_of(layer: Any, nodes: Mapping[str, str]) -> str | None:
     known = [name for name in fused if name in nodes]
     alike = [name for name in known if layer.get_type_name().startswith(nodes[name])]
     return next(iter(alike or known), None)
+
+
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
+
+def _weights_of_recurrences(graph: ir.Graph) -> dict[str, str]:
+    """Name of a weight (or of what dequantizes it) → the recurrent node that reads it."""
+    recurrent = [node for node in graph.all_nodes() if node.op_type in _RECURRENT]
+    return {value.name or "": node.name or "" for node in recurrent for value in node.inputs[1:3] if value}
+
+
+def _recurrence(layer: Any, weights: Mapping[str, str]) -> str | None:
+    """The recurrent node that ``layer`` computes: OpenVINO tells it by the weights alone."""
+    if not layer.get_type_name().endswith("Sequence"):
+        return None
+    sources = (port.get_source_output().get_node().get_friendly_name() for port in layer.inputs())
+    return next((weights[name] for name in sources if name in weights), None)
 
 
 def _readers(layer: Any) -> Iterator[str]:

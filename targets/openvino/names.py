@@ -13,7 +13,7 @@ _SEPARATOR = ","
 _NUMBERED = re.compile(r"[A-Z]\w*_\d+")
 # What its transformations append to the names of the layers that they split or move.
 _APPENDED = re.compile(
-    r"(_original|/WithoutBiases|/Dequantization\w*|/transpose_[ab]|/sink_port_\d+|/made:\w+)$"
+    r"(_original|/WithoutBiases|/Dequantization\w*|/transpose_[ab]|/sink_port_\d+|/made:[\w.]+)$"
 )
 
 

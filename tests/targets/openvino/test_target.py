@@ -185,6 +185,27 @@ def test_pointwise_convolutions_before_a_transpose_are_computed_right(
         assert "computes it wrongly" in built.nodes["Conv_c"].reason
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+def test_recurrences_are_told_by_their_weights(directions: int, tmp_path: Path) -> None:
+    """OpenVINO numbers the layers of a recurrence, and those of two directions again when it compiles."""
+    nodes = [
+        ("GRU", ["x", "w", "r", "b"], ["s"], {
+            "hidden_size": 32, "direction": "forward" if directions == 1 else "bidirectional",
+            "linear_before_reset": 1,
+        }),
+        ("Transpose", ["s"], ["t"], {"perm": [0, 2, 1, 3]}),
+        ("Reshape", ["t", "shape"], ["y"], {}),
+    ]  # fmt: skip
+    weights = {
+        "w": normal(directions, 96, 24, scale=0.2),
+        "r": normal(directions, 96, 32, scale=0.2, seed=1),
+        "b": normal(directions, 192, seed=2),
+        "shape": np.array([5, 1, 32 * directions]),
+    }
+    built = build(graph(nodes, {"x": [5, 1, 24]}, ["y"], weights), "int8-weight", tmp_path)
+    assert built.actual("GRU") == ["int8-weight"]
+
+
 def test_throughput_mode_is_a_hint_of_the_artefact(tmp_path: Path) -> None:
     built = build(net(), "fp32", tmp_path, mode="throughput")
     assert built.result.load_hints["PERFORMANCE_HINT"] == "THROUGHPUT"
