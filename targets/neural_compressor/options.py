@@ -8,17 +8,23 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from edgeq.errors import ConfigError
-from edgeq.targets.option_values import Named, Parser, choice, parse_pairs
+from edgeq.targets.option_values import Named, Parser, choice, parse_pairs, text_value
 
 Method = Literal["rtn", "gptq", "awq"]
 
 
 class NeuralCompressorOptions(BaseModel):
-    """Options of the target ``neural-compressor``. ``method``: what rounds INT4 weights."""
+    """Options of the target ``neural-compressor``. ``method``: what rounds INT4 weights.
+
+    ``autotune``: Neural Compressor tries methods and block sizes until one loses no more than this share of
+    ``autotune_metric`` (None: the task's own).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Method = "rtn"
+    autotune: float | None = None
+    autotune_metric: str | None = None
 
     def refuse_unused(self, scheme: str) -> None:
         """Refuse options that would do nothing.
@@ -26,10 +32,18 @@ class NeuralCompressorOptions(BaseModel):
         Raises:
             ConfigError: naming the option, and what it belongs to.
         """
-        if self.method != "rtn" and scheme != "int4-weight":
+        for name in ("method", "autotune", "autotune_metric"):
+            given = getattr(self, name) != type(self).model_fields[name].default
+            if given and scheme != "int4-weight":
+                raise ConfigError(
+                    f"The option {name!r} has no effect with the scheme {scheme!r}: it is for INT4 weights.",
+                    fix="Leave it out, or choose the scheme int4-weight.",
+                )
+        if self.autotune is not None and self.method != "rtn":
+            raise ConfigError("autotune tries every method, and one was named.", fix="Leave one of them out.")
+        if self.autotune is None and self.autotune_metric is not None:
             raise ConfigError(
-                f"The option 'method' has no effect with the scheme {scheme!r}: it is one of INT4 weights.",
-                fix="Leave it out, or choose the scheme int4-weight.",
+                "The option 'autotune_metric' has no effect without autotune.", fix="Add -O autotune=1%."
             )
 
 
@@ -42,5 +56,21 @@ def parse_options(pairs: Mapping[str, str]) -> NeuralCompressorOptions:
     return NeuralCompressorOptions(**parse_pairs("neural-compressor", pairs, _PARSERS, _NAMED))
 
 
+def _share(key: str, text: str) -> float:
+    """A percentage from 0 up to 100, such as ``1%``, as a fraction."""
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = -1.0
+    if not text.strip().endswith("%") or not 0 <= share < 1:
+        raise ConfigError(f"The option {key!r} cannot be {text!r}.", fix="Write a percentage: 1%.")
+    return share
+
+
 _NAMED: Named = {}
-_PARSERS: Mapping[str, Parser] = {"method": choice("rtn", "gptq", "awq")}
+_PARSERS: Mapping[str, Parser] = {
+    "method": choice("rtn", "gptq", "awq"),
+    "autotune": _share,
+    "autotune_metric": text_value,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -13,17 +14,22 @@ from edgeq.calibration.random_inputs import random_inputs
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.compiler.load.hugging_face import float_module
 from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan
 from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult
 from edgeq.targets.checks import refuse_failed
+from edgeq.targets.neural_compressor.autotune import Judge, Trial, Tuned, judge, refuse_missed
 from edgeq.targets.neural_compressor.capabilities import CAPABILITIES
 from edgeq.targets.neural_compressor.files import EXPECTED
+from edgeq.targets.neural_compressor.inc import require_quietly
 from edgeq.targets.neural_compressor.options import NeuralCompressorOptions
 from edgeq.targets.neural_compressor.settings import Port
-from edgeq.targets.neural_compressor.weight_only.layers import layers_of, plan_layers
+from edgeq.targets.neural_compressor.weight_only.layers import Layer, layers_of, plan_layers
 from edgeq.targets.neural_compressor.weight_only.prove import prove_again
 from edgeq.targets.neural_compressor.weight_only.quantize import quantize_layers, refuse_unready
+from edgeq.targets.neural_compressor.weight_only.runner import WeightOnlyRunner
 from edgeq.targets.neural_compressor.weight_only.settings import WeightSettings
+from edgeq.targets.neural_compressor.weight_only.tune import tune_weights
 from edgeq.targets.neural_compressor.weight_only.write import halve_rest, write_folder
 from edgeq.targets.reference import SAMPLES, save_samples
 
@@ -45,21 +51,19 @@ def build_weights(job: BuildJob, folder: Path) -> BuildResult:
     """
     options = cast(NeuralCompressorOptions, job.options)
     model = _source(job)
-    refuse_unready(options.method, job.calibration)
-    block = CAPABILITIES.blocks_of(job.recipe)
-    module = float_module(model.source)
-    architecture = type(module).__name__
-    plan = plan_layers(layers_of(module), job.recipe, block)
-    module = quantize_layers(module, plan, job.recipe, block, options.method, job.calibration, job.progress)
+    require_quietly()
+    quantized = _tuned(job, model, options) if options.autotune is not None else _rounded(job, model, options)
+    module, plan, block = quantized.module, quantized.plan, quantized.block
     wide = halve_rest(module)
     samples, sampled_from = _samples(job, model.inputs)
-    files = write_folder(module, Path(model.source.location), block, job.recipe.symmetric_weights, folder)
+    place, symmetric = Path(model.source.location), job.recipe.symmetric_weights
+    files = write_folder(module, place, block, symmetric, quantized.biased, folder)
     settings = WeightSettings(
         version=version("neural-compressor"),
         scheme=job.recipe.scheme,
         sampled_from=sampled_from,
         options=options,
-        architecture=architecture,
+        architecture=type(module).__name__,
         block_size=block,
         inputs=tuple(Port.of(spec) for spec in model.inputs),
         outputs=tuple(Port.of(spec) for spec in model.outputs),
@@ -69,7 +73,51 @@ def build_weights(job: BuildJob, folder: Path) -> BuildResult:
     with job.progress.task("Verifying the folder"):
         checks = tuple(prove_again(folder, job.threads))
     refuse_failed(checks, "folder of INT4 weights", "--scheme fp32")
+    if quantized.judge is not None and quantized.tuned is not None:
+        plan.notes.append(_judge_folder(folder, quantized.judge, quantized.tuned, job.threads))
     return BuildResult(files, _load_hints(settings), _notes(plan, wide), evidence, checks, PROVED_BY, plan)
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """``biased``: names of layers with a bias. ``judge`` and ``tuned``: of ``autotune``."""
+
+    module: Any
+    plan: Plan
+    block: int
+    biased: frozenset[str]
+    judge: Judge | None = None
+    tuned: Tuned | None = None
+
+
+def _rounded(job: BuildJob, model: Model, options: NeuralCompressorOptions) -> _Quantized:
+    refuse_unready(options.method, job.calibration)
+    block = CAPABILITIES.blocks_of(job.recipe)
+    module = float_module(model.source)
+    layers = layers_of(module)
+    plan = plan_layers(layers, job.recipe, block)
+    found = quantize_layers(module, plan, job.recipe, block, options.method, job.calibration, job.progress)
+    return _Quantized(found, plan, block, _biased(layers))
+
+
+def _tuned(job: BuildJob, model: Model, options: NeuralCompressorOptions) -> _Quantized:
+    judged = judge(job.evaluation, model.outputs, options.autotune_metric, options.autotune or 0.0)
+    module = float_module(model.source)
+    biased = _biased(layers_of(module))
+    found = tune_weights(module, job.recipe, judged, model.outputs, job.calibration, job.progress)
+    return _Quantized(found.module, found.plan, found.block, biased, judged, found.tuned)
+
+
+def _biased(layers: Sequence[Layer]) -> frozenset[str]:
+    return frozenset(layer.name for layer in layers if getattr(layer.module, "bias", None) is not None)
+
+
+def _judge_folder(folder: Path, judged: Judge, tuned: Tuned, threads: int | None) -> str:
+    """Measure the written folder as ``autotune``'s models were; raises TargetError when it misses."""
+    with WeightOnlyRunner(folder, threads=threads) as runner:
+        value = judged.measure(runner.run)
+    refuse_missed(judged, tuned, value)
+    return f"autotune: {judged.describe(Trial('the folder as it ships', value), tuned.baseline)}."
 
 
 def _source(job: BuildJob) -> Model:
@@ -117,7 +165,7 @@ def _load_hints(settings: WeightSettings) -> dict[str, Any]:
     }
 
 
-def _notes(plan: Any, wide: int) -> tuple[str, ...]:
+def _notes(plan: Plan, wide: int) -> tuple[str, ...]:
     notes = [_EXPANDED]
     if wide:
         notes.append(f"{wide} weights are out of float16's range and stored in float32.")

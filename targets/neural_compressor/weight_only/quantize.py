@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import DataSource
@@ -58,15 +59,20 @@ def quantize_layers(
         DataError: the calibration data cannot be used.
         TargetError: Neural Compressor fails.
     """
-    samples = list(_samples(calibration, recipe.calibration_samples)) if method in CALIBRATED else []
+    samples = samples_of(calibration, recipe) if method in CALIBRATED else []
+    kept = float_layers(module, plan)
     with progress.task(f"Quantizing by {method.upper()}"):
         try:
             with quiet():
+                from neural_compressor.torch.quantization import quantize
+
                 absorbing = absorbing_layers(module, samples[0]) if method == "awq" else {}
                 if method == "awq":
-                    _note_scales(absorbing, plan)
-                config = _config(plan, recipe, block, method, absorbing)
-                return _METHODS[method](module, config, samples)
+                    note_scales(absorbing, plan)
+                config = config_of(plan, recipe, block, method, absorbing)
+                found = quantize(
+                    module, config, run_fn=calibrate_with(samples), example_inputs=example_of(samples)
+                )
         except EdgeqError:
             raise
         except Exception as error:
@@ -74,9 +80,30 @@ def quantize_layers(
                 f"Neural Compressor's {method.upper()} fails on the model: {reason(error)}.",
                 fix="" if method == "rtn" else "Take -O method=rtn.",
             ) from error
+    return put_back(found, kept)
 
 
-def _note_scales(absorbing: Mapping[str, list[str]], plan: Plan) -> None:
+def float_layers(module: torch.nn.Module, plan: Plan) -> dict[str, torch.nn.Module]:
+    """Copies of the Linear layers that are planned in float."""
+    return {
+        node.name: copy.deepcopy(module.get_submodule(node.name))
+        for node in plan.nodes.values()
+        if node.op_type == "Linear" and node.precision != "int4"
+    }
+
+
+def put_back(module: torch.nn.Module, kept: Mapping[str, torch.nn.Module]) -> torch.nn.Module:
+    """``module`` with the layers of ``kept`` that were quantized all the same: GPTQ reads no exceptions."""
+    import torch
+
+    for name, layer in kept.items():
+        if not isinstance(module.get_submodule(name), torch.nn.Linear):
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, layer)
+    return module
+
+
+def note_scales(absorbing: Mapping[str, list[str]], plan: Plan) -> None:
     """Say which layers AWQ scales; without one it would be RTN.
 
     Raises:
@@ -91,29 +118,36 @@ def _note_scales(absorbing: Mapping[str, list[str]], plan: Plan) -> None:
     plan.notes.append(f"AWQ scales, in every block, the inputs of {pairs}; other layers are rounded by RTN.")
 
 
-def _samples(calibration: DataSource | None, limit: int) -> Iterator[dict[str, Any]]:
-    """Single samples as the keyword arguments of the model."""
+def samples_of(calibration: DataSource | None, recipe: Recipe) -> list[dict[str, Any]]:
+    """Single samples as the keyword arguments of the model.
+
+    Raises:
+        DataError: there are none.
+    """
     import torch
 
-    found = False
-    for batch in calibration.batches(1, limit) if calibration is not None else ():
-        found = True
-        yield {name: torch.from_numpy(array.copy()) for name, array in batch.inputs.items()}
+    batches = calibration.batches(1, recipe.calibration_samples) if calibration is not None else ()
+    found = [
+        {name: torch.from_numpy(array.copy()) for name, array in batch.inputs.items()} for batch in batches
+    ]
     if not found:
         raise DataError("The calibration data is empty.", fix="Give at least one sample.")
+    return found
 
 
-def _config(
+def config_of(
     plan: Plan, recipe: Recipe, block: int, method: Method, absorbing: Mapping[str, list[str]]
 ) -> Any:
+    """Neural Compressor's configuration: INT4 for the layers that ``plan`` has in it, float for others."""
     from neural_compressor.torch import quantization as inc
 
-    own: dict[str, Any] = {
+    options: dict[Method, dict[str, Any]] = {
         # the file read layer by layer is the folder's, which holds other names than the model
         "rtn": {"use_layer_wise": False},
         "gptq": {},
         "awq": {"folding": True, "absorb_layer_dict": dict(absorbing)},
-    }[method]
+    }
+    own = options[method]
     kind = {"rtn": inc.RTNConfig, "gptq": inc.GPTQConfig, "awq": inc.AWQConfig}[method]
     common = {"bits": BITS, "group_size": block, "use_sym": recipe.symmetric_weights}
     config = kind(**common, **own)
@@ -123,32 +157,14 @@ def _config(
     return config
 
 
-def _rtn(module: torch.nn.Module, config: Any, samples: list[Mapping[str, Any]]) -> torch.nn.Module:
-    from neural_compressor.torch.quantization import convert, prepare
-
-    quantized: torch.nn.Module = convert(prepare(module, config))
-    return quantized
+def example_of(samples: list[dict[str, Any]]) -> Any:
+    """What Neural Compressor traces; the first input tells it enough."""
+    return next(iter(samples[0].values())) if samples else None
 
 
-def _gptq(module: torch.nn.Module, config: Any, samples: list[Mapping[str, Any]]) -> torch.nn.Module:
-    from neural_compressor.torch.quantization import convert, prepare
+def calibrate_with(samples: list[dict[str, Any]]) -> Callable[..., None]:
+    """What runs a prepared model over ``samples``."""
 
-    prepared = prepare(module, config)
-    _runner_of(samples)(prepared)
-    quantized: torch.nn.Module = convert(prepared)
-    return quantized
-
-
-def _awq(module: torch.nn.Module, config: Any, samples: list[Mapping[str, Any]]) -> torch.nn.Module:
-    from neural_compressor.torch.quantization import quantize
-
-    # traced to find which layer makes the input of which: the first input tells that
-    example = next(iter(samples[0].values()))
-    quantized: torch.nn.Module = quantize(module, config, run_fn=_runner_of(samples), example_inputs=example)
-    return quantized
-
-
-def _runner_of(samples: list[Mapping[str, Any]]) -> Callable[..., None]:
     def run(prepared: Any, *_: Any) -> None:
         import torch
 
@@ -157,6 +173,3 @@ def _runner_of(samples: list[Mapping[str, Any]]) -> Callable[..., None]:
                 prepared(**sample)
 
     return run
-
-
-_METHODS: Mapping[str, Callable[[Any, Any, Any], Any]] = {"rtn": _rtn, "gptq": _gptq, "awq": _awq}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,16 @@ def halve_rest(module: torch.nn.Module) -> int:
     return kept
 
 
-def write_folder(module: Any, source: Path, block: int, symmetric: bool, folder: Path) -> tuple[str, ...]:
-    """Write weights, configuration and tokenizer into ``folder``; returns the names of the files."""
+def write_folder(
+    module: Any, source: Path, block: int, symmetric: bool, biased: Collection[str], folder: Path
+) -> tuple[str, ...]:
+    """Write weights, configuration and tokenizer into ``folder``; returns the names of the files.
+
+    ``biased`` names the layers that have a bias.
+    """
     from safetensors.torch import save_file
 
-    tensors = dict(_tensors(module, block))
+    tensors = dict(_tensors(module, block, biased))
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     quantization = _quantization(block, symmetric)
     config = json.loads((source / CONFIG).read_text(encoding="utf-8"))
@@ -85,7 +90,7 @@ def _quantization(block: int, symmetric: bool) -> dict[str, Any]:
     }
 
 
-def _tensors(module: Any, block: int) -> Iterator[tuple[str, Any]]:
+def _tensors(module: Any, block: int, biased: Collection[str]) -> Iterator[tuple[str, Any]]:
     from neural_compressor.torch.algorithms.weight_only.modules import INCWeightOnlyLinear
 
     packed = {name: part for name, part in module.named_modules() if isinstance(part, INCWeightOnlyLinear)}
@@ -94,8 +99,8 @@ def _tensors(module: Any, block: int) -> Iterator[tuple[str, Any]]:
             yield f"{name}.{key}", getattr(layer, key).contiguous()
         # Neural Compressor leaves it out; readers need it, and take zeros for it where it is missing.
         yield f"{name}.{G_IDX}", group_index(layer.in_features, block)
-        # It gives every layer a bias; zeros are those of layers that have none.
-        if layer.bias is not None and bool(layer.bias.any()):
+        # It gives every layer a bias, also those that have none.
+        if name in biased:
             yield f"{name}.bias", layer.bias.contiguous()
     # of tensors that the model uses twice, only the first is here
     rest = dict(module.named_parameters()) | _buffers(module)
