@@ -6,6 +6,7 @@ Needs only the standard library: peers run it in virtual environments that have 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,3 +31,8 @@ def peak_mib() -> float:
     """High-water mark of this process (VmHWM starts anew with exec, unlike ``ru_maxrss``)."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the ended ones that it waited for (compilers)."""
+    return sum(os.times()[:4])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fresh import peak_mib
+from fresh import cpu_seconds, peak_mib
 
 WARM_UP_SECONDS, SECONDS, RUNS = 0.1, 0.4, 20
 
@@ -33,7 +32,7 @@ def compile_(name: str, target: str, scheme: str, folder: str) -> dict[str, Any]
 
     data = MODELS[name]()
     before = peak_mib()
-    start, cpu = time.perf_counter(), _cpu_seconds()
+    start, cpu = time.perf_counter(), cpu_seconds()
     try:
         result = edgeq.compile(
             data.source,
@@ -46,16 +45,11 @@ def compile_(name: str, target: str, scheme: str, folder: str) -> dict[str, Any]
         )
     except edgeq.EdgeqError as error:
         return {"refused": str(error.what), "fix": str(error.fix or "")}
-    found = {"seconds": time.perf_counter() - start, "cpu_seconds": _cpu_seconds() - cpu}
+    found = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - cpu}
     found |= {"process_mib": peak_mib(), "before_mib": before}
     manifest = result.manifest
     digest = sha256("".join(entry.sha256 for entry in manifest.files).encode()).hexdigest()
     return {**found, "bytes": manifest.size, "sha256": digest, "missed": len(manifest.missed)}
-
-
-def _cpu_seconds() -> float:
-    """Of this process and of the ended ones that it started (a C++ compiler)."""
-    return sum(os.times()[:4])
 
 
 def accuracy(name: str, target: str, folder: str, baseline: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fresh import peak_mib
+from fresh import cpu_seconds, peak_mib
 from intel_models import MODELS, IntelModel
 from judging import Run, judged, samples
 from torch_models import INPUTS, module
@@ -41,7 +41,7 @@ def inc(name: str, data: IntelModel, algorithm: str, folder: Path) -> tuple[Run,
         prepare,
     )
 
-    start = time.perf_counter()
+    start = cpu_seconds()
     inputs = INPUTS[name]
     example = tensors(data.feed(), inputs)
     config = DynamicQuantConfig() if algorithm == "dynamic" else StaticQuantConfig(act_algo=algorithm)
@@ -52,16 +52,16 @@ def inc(name: str, data: IntelModel, algorithm: str, folder: Path) -> tuple[Run,
                 prepared(*tensors(sample, inputs))
     quantized = convert(prepared)
     quantized.save(example_inputs=example, output_dir=str(folder))
-    seconds = time.perf_counter() - start
+    seconds = cpu_seconds() - start
 
     # The compiler writes the number of threads into its code.
     torch.set_num_threads(1)
-    start = time.perf_counter()
+    start = cpu_seconds()
     torch._inductor.config.freezing = True
     compiled = torch.compile(load(str(folder)))
     with torch.no_grad():
         compiled(*example)
-    costs = {"seconds": seconds, "start_seconds": time.perf_counter() - start, "bytes": total(folder)}
+    costs = {"cpu_seconds": seconds, "start_cpu_seconds": cpu_seconds() - start, "bytes": total(folder)}
     return lambda feed: compiled(*tensors(feed, inputs)).numpy(), costs
 
 
@@ -72,7 +72,7 @@ def edgeq_(name: str, data: IntelModel, method: str, folder: Path) -> tuple[Run,
 
     static = method != "dynamic"
     recipe = edgeq.Recipe(scheme="int8-static", range_method=method) if static else None  # type: ignore[arg-type]
-    start = time.perf_counter()
+    start = cpu_seconds()
     result = edgeq.compile(
         data.source,
         target="neural-compressor",
@@ -82,12 +82,12 @@ def edgeq_(name: str, data: IntelModel, method: str, folder: Path) -> tuple[Run,
         output=folder / "edgeq",
         bench=None,
     )
-    seconds = time.perf_counter() - start
-    start = time.perf_counter()
+    seconds = cpu_seconds() - start
+    start = cpu_seconds()
     runner = get_target("neural-compressor").runner(result.folder, threads=1)
     names = [spec.name for spec in runner.inputs]
     runner.run({n: v for n, v in data.feed().items() if n in names})
-    costs = {"seconds": seconds, "start_seconds": time.perf_counter() - start, "bytes": result.manifest.size}
+    costs = {"cpu_seconds": seconds, "start_cpu_seconds": cpu_seconds() - start, "bytes": result.manifest.size}
     output = runner.outputs[0].name
     return lambda feed: runner.run({n: feed[n] for n in names})[output], costs
 
