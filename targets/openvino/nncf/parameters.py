@@ -55,7 +55,7 @@ def static_arguments(
     if not recipe.smoothing:
         advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(matmul=-1)
     return {
-        "model_type": nncf.ModelType.TRANSFORMER if _is_transformer(options, graph) else None,
+        "model_type": nncf.ModelType.TRANSFORMER if is_transformer(options, graph) else None,
         "preset": None if options.preset == "auto" else nncf.QuantizationPreset(options.preset),
         "fast_bias_correction": options.correction == "fast",
         "ignored_scope": _ignored(nncf, excluded),
@@ -82,7 +82,7 @@ def _ignored(nncf: Any, excluded: Collection[str]) -> Any:
     return nncf.IgnoredScope(names=sorted(excluded), validate=False) if excluded else None
 
 
-def _is_transformer(options: OpenVINOOptions, graph: ir.Graph) -> bool:
+def is_transformer(options: OpenVINOOptions, graph: ir.Graph) -> bool:
     """NNCF has patterns and smoothing of their own for transformers, and leaves it to the user to say so."""
     if options.model_type != "auto":
         return options.model_type == "transformer"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from edgeq.compiler.quantize.stored_weights import MISREAD, is_misread
 from edgeq.errors import EdgeqError, TargetError
 from edgeq.targets.base import Quantizer
 from edgeq.targets.openvino.nncf.library import silent_nncf
-from edgeq.targets.openvino.nncf.parameters import static_arguments, weight_arguments
+from edgeq.targets.openvino.nncf.parameters import is_transformer, static_arguments, weight_arguments
 from edgeq.targets.openvino.nncf.plan import Wishes, static_plan, weight_plan
 from edgeq.targets.openvino.nncf.samples import Singles
 from edgeq.targets.openvino.options import OpenVINOOptions
@@ -59,7 +60,8 @@ def _static(request: Request, options: OpenVINOOptions) -> Quantized:
         )
 
     quantized = _quantized(request, model, run)
-    return Quantized(quantized, static_plan(model.ir, quantized.ir, wishes))
+    kind = ", as a transformer" if is_transformer(options, model.ir.graph) else ""
+    return Quantized(quantized, static_plan(model.ir, quantized.ir, wishes), notes=(_note(kind),))
 
 
 def _weights(request: Request, options: OpenVINOOptions) -> Quantized:
@@ -74,7 +76,11 @@ def _weights(request: Request, options: OpenVINOOptions) -> Quantized:
     plan = weight_plan(model.ir, quantized.ir, wishes)
     for name in misread - wishes.keys():
         plan.nodes[name].reason = MISREAD
-    return Quantized(quantized, plan)
+    return Quantized(quantized, plan, notes=(_note(),))
+
+
+def _note(kind: str = "") -> str:
+    return f"Quantized by NNCF {version('nncf')}{kind}."
 
 
 _HANDLERS: Mapping[str, Callable[[Request, OpenVINOOptions], Quantized]] = {

@@ -137,6 +137,7 @@ def test_transformers_are_smoothed(smoothing: bool, kind: str, smoothed: bool) -
         attention(), "int8-static", data, recipe={"smoothing": smoothing}, model_type=kind, **NNCF
     )
     assert any(node.op_type == "Mul" for node in made.model.ir.graph) is smoothed
+    assert made.notes[0].endswith("as a transformer.") is (kind == "auto")
 
 
 def test_kernels_do_not_saturate_unless_the_recipe_allows_it(tmp_path: Path) -> None:
