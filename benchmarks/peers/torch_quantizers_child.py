@@ -87,7 +87,8 @@ def edgeq_(name: str, data: IntelModel, method: str, folder: Path) -> tuple[Run,
     runner = get_target("neural-compressor").runner(result.folder, threads=1)
     names = [spec.name for spec in runner.inputs]
     runner.run({n: v for n, v in data.feed().items() if n in names})
-    costs = {"cpu_seconds": seconds, "start_cpu_seconds": cpu_seconds() - start, "bytes": result.manifest.size}
+    started = cpu_seconds() - start
+    costs = {"cpu_seconds": seconds, "start_cpu_seconds": started, "bytes": result.manifest.size}
     output = runner.outputs[0].name
     return lambda feed: runner.run({n: feed[n] for n in names})[output], costs
 
