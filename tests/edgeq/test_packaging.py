@@ -131,7 +131,7 @@ def _assert_imports(site: Path) -> None:
         f"sys.path.insert(0, {str(site)!r})\n"
         "import edgeq, edgeq.api, edgeq.cli.app, edgeq.targets.onnxruntime.target\n"
         f"assert edgeq.__file__.startswith({str(site)!r}), edgeq.__file__\n"
-        f"assert edgeq.api.load.__code__.co_filename.startswith({str(site)!r})\n"
+        f"assert edgeq.building.load.__code__.co_filename.startswith({str(site)!r})\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=site, capture_output=True, text=True, check=False, timeout=120
