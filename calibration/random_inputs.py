@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.types import Array, TensorSpec
+from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import DataError
 
 _SEQUENCE = 16
 _IMAGE_SIDE = 64
 _CHANNELS = 3
+_SAMPLES = 2
 _LARGEST_INDEX = 2  # Small enough for every vocabulary and for token-type ids.
 # The first hint found in a symbolic dimension's name decides its size.
 _HINTS: tuple[tuple[str, int], ...] = (
@@ -52,6 +53,15 @@ def random_inputs(
     """
     sizes = dict(dims or {})
     return {spec.name: _array(spec, seed, batch, sizes) for spec in specs}
+
+
+def random_samples(specs: Sequence[TensorSpec]) -> tuple[tuple[Arrays, ...], str]:
+    """A few random inputs, to compare numbers on where the user gave no data, and what reports call them.
+
+    Raises:
+        DataError: see :func:`random_inputs`.
+    """
+    return tuple(random_inputs(specs, seed=seed) for seed in range(_SAMPLES)), f"{_SAMPLES} random inputs"
 
 
 def dimension(index: int, dim: int | str | None, batch: int, dims: Mapping[str, int]) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgeq.calibration.types import Array, Arrays
-from edgeq.compiler.model import Model
+from edgeq.compiler.model import Model, save
 from edgeq.targets.base import Check
 from edgeq.targets.numbers import distance, exact_check, reordered_sums
 from edgeq.targets.reference import REFERENCE, Reference
@@ -15,11 +17,6 @@ def same_as_graph(
     model: Model, samples: Sequence[Arrays], results: Sequence[dict[str, Array]], sampled_from: str
 ) -> Check:
     """Compare the program's ``results`` of ``samples`` with those of its ONNX model in ONNX Runtime."""
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
-    from edgeq.compiler.model import save
-
     with TemporaryDirectory(prefix="edgeq-reference-") as name:
         path = Path(name) / REFERENCE
         save(model, path)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgeq.calibration.random_inputs import random_inputs
+from edgeq.calibration.random_inputs import random_samples
 from edgeq.calibration.types import Array, Arrays
 from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 PROVED_BY = "PyTorch's AOTInductor runtime"
-RANDOM_SAMPLES = 2
 
 
 def build(job: BuildJob, folder: Path) -> BuildResult:
@@ -58,7 +57,7 @@ def _build_package(job: BuildJob, model: Model, folder: Path) -> BuildResult:
     program = capture(model, job.progress)
     module = flat_module(program, model)
     shapes, example = dynamic_shapes(module), example_of(program, model)
-    samples, sampled_from = _samples(job, model)
+    samples, sampled_from = (job.samples, job.sampled_from) if job.samples else random_samples(model.inputs)
     agrees = same_as_graph(model, samples, _run(module, model, samples), sampled_from)
     refuse_failed([agrees], "PyTorch program", "--target openvino")
     quantized = _SCHEMES[job.recipe.scheme](job, module, model)
@@ -122,13 +121,6 @@ _SCHEMES: Mapping[Scheme, Callable[[BuildJob, Any, Model], QuantizedProgram]] = 
     "int8-static": _static,
     "int8-dynamic": _dynamic,
 }
-
-
-def _samples(job: BuildJob, model: Model) -> tuple[tuple[Arrays, ...], str]:
-    if job.samples:
-        return job.samples, job.sampled_from
-    made = [random_inputs(model.inputs, seed=seed) for seed in range(RANDOM_SAMPLES)]
-    return tuple(made), f"{RANDOM_SAMPLES} random inputs"
 
 
 def _run(module: GraphModule, model: Model, samples: Sequence[Arrays]) -> list[dict[str, Array]]:

@@ -11,12 +11,12 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import DataError, ModelError, TargetError
+from edgeq.machine import usable_cores
 from edgeq.targets.base import Runner
 from edgeq.targets.inputs import check_inputs, check_threads
 from edgeq.targets.neural_compressor.cpu import refuse_missing
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.settings import Interface, Settings
-from edgeq.targets.onnxruntime.session import usable_cpus
 
 
 def open_runner(folder: Path, *, threads: int | None = None) -> Runner:
@@ -47,7 +47,7 @@ class PackageRunner:
         """
         check_threads(threads)
         interface = Settings.read(folder).interface
-        self._threads = threads or usable_cpus()
+        self._threads = threads or usable_cores()
         self._interface = interface
         self._inputs = [port.spec for port in interface.inputs]
         self._outputs = [port.spec for port in interface.outputs]

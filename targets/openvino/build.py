@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from edgeq.calibration.random_inputs import random_inputs
+from edgeq.calibration.random_inputs import random_samples
 from edgeq.calibration.types import Arrays, TensorSpec
 from edgeq.errors import TargetError
 from edgeq.targets.base import BuildJob, BuildResult, Check
@@ -21,7 +21,6 @@ from edgeq.targets.openvino.settings import Settings
 from edgeq.targets.reference import REFERENCE, save_evidence
 
 PROVED_BY = "the OpenVINO runtime"
-RANDOM_SAMPLES = 2
 _THROUGHPUT = (
     "mode=throughput serves several requests beside each other; latencies here are of one at a time."
 )
@@ -88,8 +87,7 @@ def _samples(
     if fitting:
         return fitting, job.sampled_from
     sizes = {name: size.initial for name, size in options.dimensions.items()}
-    made = [random_inputs(_sized(inputs, sizes), seed=seed) for seed in range(RANDOM_SAMPLES)]
-    return tuple(made), f"{RANDOM_SAMPLES} random inputs"
+    return random_samples(_sized(inputs, sizes))
 
 
 def _fits(sample: Arrays, inputs: Sequence[TensorSpec], options: OpenVINOOptions) -> bool:

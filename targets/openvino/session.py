@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import ModelError, TargetError
-from edgeq.targets.onnxruntime.session import usable_cpus
+from edgeq.machine import usable_cores
 from edgeq.targets.openvino.options import OpenVINOOptions
 
 # Inference precision → what OpenVINO calls a CPU that has it. It computes in f32, silently, on others.
@@ -35,7 +35,7 @@ def properties(options: OpenVINOOptions, threads: int | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "PERFORMANCE_HINT": options.mode.upper(),
         "INFERENCE_PRECISION_HINT": options.precision,
-        "INFERENCE_NUM_THREADS": threads or usable_cpus(),
+        "INFERENCE_NUM_THREADS": threads or usable_cores(),
         # By default OpenVINO rounds the activations of weight-only layers where the CPU has kernels for it.
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         "CACHE_DIR": "",

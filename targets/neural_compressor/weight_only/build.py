@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgeq.calibration.random_inputs import random_inputs
+from edgeq.calibration.random_inputs import random_samples
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.compiler.load.hugging_face import float_module
 from edgeq.compiler.model import Model
@@ -34,7 +34,6 @@ from edgeq.targets.neural_compressor.weight_only.write import halve_rest, write_
 from edgeq.targets.reference import SAMPLES, save_samples
 
 PROVED_BY = "PyTorch, from the folder as it ships"
-RANDOM_SAMPLES = 2
 _EXPANDED = (
     "The INT4 weights are expanded to float32 when the model loads: the file is small, arithmetic and memory "
     "while it runs are those of float32."
@@ -55,7 +54,7 @@ def build_weights(job: BuildJob, folder: Path) -> BuildResult:
     quantized = _tuned(job, model, options) if options.autotune is not None else _rounded(job, model, options)
     module, plan, block = quantized.module, quantized.plan, quantized.block
     wide = halve_rest(module)
-    samples, sampled_from = _samples(job, model.inputs)
+    samples, sampled_from = (job.samples, job.sampled_from) if job.samples else random_samples(model.inputs)
     place, symmetric = Path(model.source.location), job.recipe.symmetric_weights
     files = write_folder(module, place, block, symmetric, quantized.biased, folder)
     settings = WeightSettings(
@@ -129,13 +128,6 @@ def _source(job: BuildJob) -> Model:
         f"Scheme 'int4-weight' of target 'neural-compressor' needs a Hugging Face folder; {where} is none.",
         fix="Give a Hugging Face folder, or take --target openvino or onnxruntime.",
     )
-
-
-def _samples(job: BuildJob, inputs: Sequence[TensorSpec]) -> tuple[tuple[Arrays, ...], str]:
-    if job.samples:
-        return job.samples, job.sampled_from
-    made = tuple(random_inputs(inputs, seed=seed) for seed in range(RANDOM_SAMPLES))
-    return made, f"{RANDOM_SAMPLES} random inputs"
 
 
 def _save_evidence(

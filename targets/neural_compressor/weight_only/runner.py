@@ -9,12 +9,12 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import MissingExtraError, ModelError, TargetError
+from edgeq.machine import usable_cores
 from edgeq.targets.inputs import check_inputs, check_threads
 from edgeq.targets.neural_compressor.runner import computing_threads, first_line, tensor
 from edgeq.targets.neural_compressor.weight_only.files import G_IDX, QWEIGHT, QZEROS, SCALES, WEIGHTS
 from edgeq.targets.neural_compressor.weight_only.packing import dequantized
 from edgeq.targets.neural_compressor.weight_only.settings import WeightSettings
-from edgeq.targets.onnxruntime.session import usable_cpus
 
 
 class WeightOnlyRunner:
@@ -30,7 +30,7 @@ class WeightOnlyRunner:
         """
         check_threads(threads)
         settings = WeightSettings.read(folder)
-        self._threads = threads or usable_cpus()
+        self._threads = threads or usable_cores()
         self._inputs = [port.spec for port in settings.inputs]
         self._outputs = [port.spec for port in settings.outputs]
         self._model: Any = _load(folder, settings.architecture)
