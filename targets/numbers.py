@@ -16,8 +16,6 @@ FLOAT32_TOLERANCE = 1e-5
 # programs of one computation (basic_pitch amplifies most). float16 weights leave 65 dB, a wrong operation
 # far less.
 FLOAT32_SQNR = 80.0
-# What sums in another order leave of nets that amplify them: 85 dB and more (basic_pitch amplifies most).
-REORDERED_SQNR = 80.0
 # Rounding every operation to float16 leaves a float net 45 dB and more.
 FLOAT16_SQNR = 35.0
 # Where activations are rounded to integers, float16 lets a few percent of them fall one step aside in every
@@ -119,13 +117,6 @@ def _decibel(signal: Array, noise: Array) -> float:
 def reordered_sums(found: Distance) -> str:
     """What explains differences beyond the last bits, for :func:`exact_check`; empty where it does not."""
     if found.wrong or found.sqnr < FLOAT32_SQNR:
-        return ""
-    return f"{found.sqnr:.0f} dB, as float sums in another order leave"
-
-
-def reordered_sums(found: Distance) -> str:
-    """What explains differences beyond the last bits: deep nets with logarithms or divisions amplify them."""
-    if found.wrong or found.sqnr < REORDERED_SQNR:
         return ""
     return f"{found.sqnr:.0f} dB, as float sums in another order leave"
 
