@@ -69,6 +69,15 @@ def exact_scales(scales: npt.ArrayLike, dtype: ScaleDtype) -> Floats:
     return np.asarray(np.copysign(magnitude, values).astype(np.float16), np.float32)
 
 
+def nearest(values: Floats, dtype: ScaleDtype) -> Floats:
+    """``values`` rounded to what ``dtype`` holds, as float32; beyond its largest number they stay."""
+    if dtype == "bfloat16":
+        return _nearest_bfloat16(values)
+    if dtype == "float32" or np.abs(values).max(initial=0) > _LARGEST_HALF:
+        return values
+    return values.astype(np.float16).astype(np.float32)
+
+
 def _nearest_bfloat16(values: Floats) -> Floats:
     """The upper half of each float32, rounded to nearest, ties to even."""
     bits = values.view(np.uint32)

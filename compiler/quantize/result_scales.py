@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.calibration.affine import exact_scales
-from edgeq.compiler.plan import Plan, QuantParams
-from edgeq.compiler.plan_nodes import attribute, input_at, is_constant
+from edgeq.calibration.affine import exact_scales, nearest
+from edgeq.compiler.plan import Plan
+from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
@@ -27,17 +27,34 @@ from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Capabilities
 
 _LARGEST_HALF = 65504.0
+# What rounding a bias may add to a layer's noise, as a share of its deviation.
+LOST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer with scales per channel: ``dequantize`` makes its weights, ``input`` is what it reads."""
+    """A layer with scales per channel: ``dequantize`` makes its weights, ``input`` is what it reads.
+
+    ``step``: the scale of its input. ``largest``: sum of the magnitudes of a row of its integers, at most.
+    """
 
     node: ir.Node
     dequantize: ir.Node
     weight: QuantizedWeight
     input: str
-    bound: float
+    step: float
+    largest: float
+
+    @property
+    def bound(self) -> float:
+        """What the sum of products can reach, in units of the weights' scale."""
+        return 127.0 * self.step * self.largest
+
+    @property
+    def noise(self) -> Floats:
+        """Standard deviation that rounding the input gives each channel of the result."""
+        rows = np.moveaxis(self.weight.dequantized(), self.weight.params.spec.axis or 0, 0)
+        return np.asarray(self.step / np.sqrt(12) * np.linalg.norm(rows.reshape(len(rows), -1), axis=1))
 
     @property
     def spread(self) -> tuple[int, ...]:
@@ -50,16 +67,14 @@ def scale_results(
     plan: Plan,
     capabilities: Capabilities,
     recipe: Recipe,
-    activations: Mapping[str, QuantParams],
     weights: Mapping[str, QuantizedWeight],
 ) -> None:
     """Rewrite, in place, the layers of the QDQ ``model`` whose rule asks for it (``scales_result``)."""
     edit = Rewriter(model, capabilities, recipe)
     codes = {f"{name}_quantized": weight for name, weight in weights.items()}
-    steps = {f"{name}_QuantizeLinear": float(params.scale) for name, params in activations.items()}
     layers: dict[str, list[_Layer]] = {}
     for node in model.graph:
-        layer = _layer(node, plan, capabilities, codes, steps)
+        layer = _layer(node, plan, capabilities, codes)
         if layer is not None:
             layers.setdefault(layer.input, []).append(layer)
     for group in layers.values():
@@ -72,7 +87,6 @@ def _layer(
     plan: Plan,
     capabilities: Capabilities,
     codes: Mapping[str, QuantizedWeight],
-    steps: Mapping[str, float],
 ) -> _Layer | None:
     rule = capabilities.int8_static.get(node.op_type)
     planned = plan.nodes.get(node.name or "")
@@ -87,8 +101,10 @@ def _layer(
     axis = weight.params.spec.axis
     rest = tuple(a for a in range(weight.codes.ndim) if a != axis)
     largest = np.abs(weight.codes.astype(np.int64)).sum(axis=rest).max()
-    name = _read(source)
-    return _Layer(node, dequantize, weight, name, 127.0 * steps.get(name, 1.0) * float(largest))
+    step = constant(input_at(source, 1))
+    if step is None or step.ndim:
+        return None
+    return _Layer(node, dequantize, weight, _read(source), float(step), float(largest))
 
 
 def _dequantize(node: ir.Node, index: int) -> ir.Node | None:
@@ -132,8 +148,27 @@ def _rewrite(edit: Rewriter, layer: _Layer, one: np.float32, factors: Floats) ->
     made = [edit.node("Mul", [node.outputs[0], constant], f"{name}_Scale")]
     if (bias := input_at(node, 2)) is not None:
         node.resize_inputs(2)
-        made.append(edit.node("Add", [made[0].outputs[0], _spread(edit, layer, bias)], f"{name}_Bias"))
+        for part in _parts(edit, layer, bias):
+            made.append(edit.node("Add", [made[-1].outputs[0], part], f"{name}_Bias"))
     edit.follow(node, made)
+
+
+def _parts(edit: Rewriter, layer: _Layer, bias: ir.Value) -> list[ir.Value]:
+    """The bias as one summand, or as two where the type of the scales would lose much of it.
+
+    Zero points make biases large (:mod:`.zero_points`). What rounding them loses is the same at every
+    position, so averages do not reduce it as they reduce the noise of rounded inputs.
+    """
+    found = constant(bias)
+    if found is None:
+        return [bias]
+    numbers = np.asarray(found, np.float32)
+    lost = numbers - nearest(numbers, edit.capabilities.scale_dtype)
+    if not (np.abs(lost) > LOST_SHARE * layer.noise).any():
+        return [_spread(edit, layer, bias)]
+    parts = {"large": numbers - lost, "small": lost}
+    made = [edit.initializer(f"{bias.name}_{part}", some) for part, some in parts.items()]
+    return [_spread(edit, layer, part) for part in made]
 
 
 def _spread(edit: Rewriter, layer: _Layer, bias: ir.Value) -> ir.Value:

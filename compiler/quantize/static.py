@@ -185,7 +185,7 @@ class _Builder:
         """What is done once, to the chosen model: zero points (``shifted``) and results' scales moved."""
         tensors = (built.activations, built.constants)
         absorb(built.model, shifted, self.capabilities, self.recipe, *tensors)
-        scale_results(built.model.ir, self.plan, self.capabilities, self.recipe, *tensors)
+        scale_results(built.model.ir, self.plan, self.capabilities, self.recipe, built.constants)
         self.plan.activations.update({name: params.spec for name, params in built.activations.items()})
         params = {**built.activations, **{name: c.params for name, c in built.constants.items()}}
         return Quantized(built.model, self.plan, params, tuple(self.notes))

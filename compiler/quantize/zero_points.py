@@ -3,8 +3,9 @@
 Symmetric INT8 leaves half of its levels unused where activations have one sign (after a Relu), 6 dB. With a
 zero point z, a layer reads s · (q - z). So x is shifted by c = -z · s before it is rounded with zero point 0,
 the integers are the same, and the layer that reads x - c adds W c to its bias: exact, also for rounded
-weights. Padding is what stands in the way: zeros that a convolution adds mean c then. It is only moved before
-the shift where that costs next to nothing, at the model's input.
+weights. Zeros that a convolution adds would mean c, so its padding moves before the shift, as a Pad that the
+compiler fuses with the rounding: what is written and read again is larger by the border. Layers that pad
+differently read roundings of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import attribute, constant, input_at, is_constant, rank_of
 from edgeq.compiler.quantize.layer_geometry import kernel_order
-from edgeq.compiler.quantize.moves import moved_from
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
@@ -71,9 +71,9 @@ def _can_shift(value: ir.Value, plan: Plan) -> bool:
     others = [use.node for use in readers if not _is_layer(use.node, use.idx)]
     if not layers or any(node.op_type not in _ELEMENTWISE for node in others):
         return False
-    padded = [node for node in layers if _padding(node) != 0]
-    alone = len(list(value.uses())) == 1 and not value.is_graph_output()
-    return not padded or (alone and _padding(padded[0]) == 1 and moved_from(value).is_graph_input())
+    paddings = {_padding(node) for node in layers}
+    # A sum beside a padded layer would need the value once more, without the border.
+    return paddings == {0} or (paddings <= {0, 1} and not others)
 
 
 def _reads_int8(node: ir.Node, index: int, plan: Plan) -> bool:
@@ -92,16 +92,18 @@ def _is_layer(node: ir.Node, index: int) -> bool:
 
 def _padding(node: ir.Node) -> int:
     """0: none; 1: explicit; 2: of a form that is left alone."""
-    if node.op_type != "Conv" or attribute(node, "auto_pad", "NOTSET") == "VALID":
-        return 0
-    if attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+    if node.op_type == "Conv" and attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return 2
-    return int(any(_pads(node)))
+    return int(bool(_pads(node)))
 
 
-def _pads(node: ir.Node) -> list[int]:
-    found = node.attributes.get("pads")
-    return [] if found is None else [int(pad) for pad in found.as_ints()]
+def _pads(node: ir.Node) -> tuple[int, ...]:
+    """The explicit padding of a convolution, () where it has none."""
+    found = node.attributes.get("pads") if node.op_type == "Conv" else None
+    if found is None or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        return ()
+    pads = tuple(int(pad) for pad in found.as_ints())
+    return pads if any(pads) else ()
 
 
 def absorb(
@@ -131,23 +133,23 @@ def _shift(
 ) -> None:
     """Subtract the shift before ``quantize`` and add it again in or before everything that reads it."""
     shift = np.float32(-int(params.zero_point) * np.float64(params.scale))
-    value, (dequantize,) = _input(quantize), (use.node for use in quantize.outputs[0].uses())
-    name = value.name or ""
+    (dequantize,) = (use.node for use in quantize.outputs[0].uses())
+    name = _input(quantize).name or ""
     zero = edit.initializer(f"{name}_no_zero_point", np.zeros_like(params.zero_point))
     for node in (quantize, dequantize):
         node.replace_input_with(2, zero)
     for node, index in list(dequantize.outputs[0].uses()):
         if _is_quantized_layer(node, index, constants):
             _add_to_layer(edit, node, shift, constants)
-            value = _pad_before(edit, node, value, quantize)
         else:
             back = _add(edit, dequantize.outputs[0], shift, f"{name}_unshifted")
             edit.insert_before(node, [back])
             node.replace_input_with(index, back.outputs[0])
-    reader = _before_pooling(quantize) if value is _input(quantize) else quantize
-    moved = _add(edit, value if reader is quantize else _input(reader), -shift, f"{name}_shifted")
-    edit.insert_before(reader, [moved])
-    reader.replace_input_with(0, moved.outputs[0])
+    for rounding in [quantize, *_pad(edit, quantize, dequantize)]:
+        reader = _before_pooling(rounding)
+        moved = _add(edit, _input(reader), -shift, f"{name}_shifted")
+        edit.insert_before(reader, [moved])
+        reader.replace_input_with(0, moved.outputs[0])
 
 
 def _before_pooling(quantize: ir.Node) -> ir.Node:
@@ -219,18 +221,59 @@ def _add_behind(edit: Rewriter, node: ir.Node, numbers: Floats) -> None:
     edit.follow(node, [made])
 
 
-def _pad_before(edit: Rewriter, node: ir.Node, value: ir.Value, quantize: ir.Node) -> ir.Value:
-    """The layer's own padding as a Pad of ``value``, before the shift."""
-    pads = _pads(node)
-    if not any(pads):
-        return value
+def _pad(edit: Rewriter, quantize: ir.Node, dequantize: ir.Node) -> list[ir.Node]:
+    """Pad what padded layers read before it is rounded; returns the further roundings that this takes."""
+    readers: dict[tuple[int, ...], list[ir.Node]] = {}
+    for node, _ in dequantize.outputs[0].uses():
+        readers.setdefault(_pads(node), []).append(node)
+    value, made = _input(quantize), []
+    for index, (pads, nodes) in enumerate(sorted(readers.items())):
+        pair = (quantize, dequantize)
+        if index > 0:
+            pair = _another(edit, quantize, dequantize)
+            made.append(pair[0])
+            for node in nodes:
+                node.replace_input_with(0, pair[1].outputs[0])
+        if pads:
+            _pad_before(edit, value, pads, pair)
+        for node in nodes if pads else []:
+            node.attributes.pop("pads")
+    return made
+
+
+def _another(edit: Rewriter, quantize: ir.Node, dequantize: ir.Node) -> tuple[ir.Node, ir.Node]:
+    """A second rounding of the same value, with the same parameters."""
+    copies: list[ir.Node] = []
+    for node in (quantize, dequantize):
+        source = copies[0].outputs[0] if copies else node.inputs[0]
+        copy = edit.node(node.op_type, [source, *node.inputs[1:]], node.name or node.op_type)
+        copy.outputs[0].type, copy.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+        copies.append(copy)
+    edit.insert_before(quantize, copies)
+    return copies[0], copies[1]
+
+
+def _pad_before(
+    edit: Rewriter, value: ir.Value, pads: tuple[int, ...], pair: tuple[ir.Node, ir.Node]
+) -> None:
+    """A layer's own padding as a Pad of ``value`` that the rounding ``pair`` reads."""
     half = len(pads) // 2
     amounts = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
     made = edit.node("Pad", [value, edit.initializer(f"{value.name}_pads", amounts)], f"{value.name}_padded")
     made.outputs[0].type = value.type
-    edit.insert_before(quantize, [made])
-    node.attributes.pop("pads")
-    return made.outputs[0]
+    edit.insert_before(pair[0], [made])
+    pair[0].replace_input_with(0, made.outputs[0])
+    for node in (made, *pair):
+        node.outputs[0].shape = _padded(value.shape, amounts.reshape(2, -1).sum(axis=0).tolist())
+
+
+def _padded(shape: ir.Shape | None, more: list[int]) -> ir.Shape | None:
+    """``shape`` with ``more`` on each axis; a dynamic size that grows has no name."""
+    if shape is None:
+        return None
+    return ir.Shape(
+        [(d + m if isinstance(d, int) else None) if m else d for d, m in zip(shape, more, strict=True)]
+    )
 
 
 def note(names: list[str], activations: int) -> str:

@@ -16,8 +16,14 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : (?P<kind>[A-Z_]+) : ")
 _SOURCE_LINE = re.compile(r"(?:/\S+|\w:\\\S+)\.(?:cc|h|cpp):\d+\s+.*?(?=\s[A-Z]|$)")
 
 # Optimizers that break models of other targets (ONNX Runtime 1.31): the first drops a Relu before a
-# QuantizeLinear to FP8, whose zero point it reads as an integer; the second crashes on LSTMs in float16.
-_WRONG_OPTIMIZERS = ("ReluQuantRewrite", "FuseFp16InitializerToFp32NodeTransformer")
+# QuantizeLinear to FP8, whose zero point it reads as an integer; the second crashes on LSTMs in float16; the
+# others fold factors and summands into weights and biases and round these to float16 again.
+_WRONG_OPTIMIZERS = (
+    "ReluQuantRewrite",
+    "FuseFp16InitializerToFp32NodeTransformer",
+    "ConvMulFusion",
+    "ConvAddFusion",
+)
 
 
 def usable_cpus() -> int:

@@ -158,3 +158,25 @@ def test_names_of_nodes_and_values_stay_unique() -> None:
     assert len(set(nodes)) == len(nodes)
     assert len(set(values)) == len(values)
     assert ir.to_proto(found.model.ir).graph.output[0].name == "y"
+
+
+def test_a_bias_that_float16_would_round_too_much_is_two_summands() -> None:
+    """Inputs around 100 are shifted before rounding: the bias takes back 100 times the sum of the weights."""
+    weights = {"w": np.abs(normal(6, 8, 3, 3, seed=3)), "b": normal(6, seed=4)}
+    model = graph([("Conv", ["x", "w", "b"], ["y"], {})], {"x": ["n", 8, 5, 5]}, ["y"], weights)
+    x = np.abs(normal(64, 8, 5, 5, scale=100))
+    found = _quantize(model, x=x)
+    summands = [n for n in found.model.ir.graph if n.op_type == "Add" and n.name.startswith("Conv_y_Bias")]
+    assert len(summands) == 2
+    constants = [node.inputs[1].const_value.numpy() for node in summands]
+    assert all((c == c.astype(np.float16).astype(np.float32)).all() for c in constants[:1])
+    assert np.abs(constants[0]).min() > 2048 * np.abs(constants[1]).max() / 2
+    whole = _quantize(model, _without(_ON), x=x)
+    expected = run(whole.model, {"x": x}, optimize=False)[0]
+    got = run(found.model, {"x": x}, optimize=False)[0]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max()))
+
+
+def test_a_small_bias_is_one_summand() -> None:
+    found = _quantize(_product("Gemm", normal(8, 6, seed=1), "b"), x=_ROWS)
+    assert sum(node.op_type == "Add" for node in found.model.ir.graph) == 1

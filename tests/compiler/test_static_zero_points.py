@@ -78,11 +78,90 @@ def test_what_is_always_zero_stays() -> None:
     assert "x_shifted" not in shifted(result)
 
 
-def test_padding_stays_with_symmetric_activations_within_the_model() -> None:
-    data = normal(16, 3, 8, 8)
-    result = quantized(conv_relu_conv([1, 1, 1, 1]), data)
-    assert shifted(result) == []
-    assert zero_points(result) == {0}
+def test_padding_within_the_model_moves_before_the_shift() -> None:
+    data = np.abs(normal(16, 3, 8, 8))
+    result, nearness = same_numbers(conv_relu_conv([1, 0, 2, 1]), data)
+    assert shifted(result) == ["x_shifted", "r_shifted"]
+    assert nearness > 100
+    (pad,) = (node for node in result.model.ir.graph if node.op_type == "Pad")
+    (following,) = pad.outputs[0].consumers()
+    assert following.name == "r_shifted"
+
+
+def squeeze_expand() -> Model:
+    """Two layers read one activation: one pads, the other does not."""
+    return graph(
+        [
+            ("Relu", ["x"], ["r"], {}),
+            ("Conv", ["r", "w1", "b1"], ["c"], {}),
+            ("Conv", ["r", "w2", "b2"], ["d"], {"pads": [1, 1, 1, 1]}),
+            ("Concat", ["c", "d"], ["y"], {"axis": 1}),
+        ],
+        {"x": ["N", 4, 8, 8]},
+        ["y"],
+        {
+            "w1": normal(6, 4, 1, 1, seed=1),
+            "b1": normal(6, seed=2),
+            "w2": normal(6, 4, 3, 3, seed=3),
+            "b2": normal(6, seed=4),
+        },
+    )
+
+
+def test_layers_that_pad_differently_read_roundings_of_their_own() -> None:
+    result, nearness = same_numbers(squeeze_expand(), normal(16, 4, 8, 8))
+    assert shifted(result) == ["r_shifted"]
+    assert nearness > 100
+    ops = [node.op_type for node in result.model.ir.graph]
+    assert ops.count("Pad") == 1
+    assert ops.count("Add") == ops.count("QuantizeLinear") == 2
+    assert not any("pads" in n.attributes for n in result.model.ir.graph if n.op_type == "Conv")
+
+
+@pytest.mark.parametrize(
+    ("rank", "pads", "attributes"),
+    [
+        (1, [2, 1], {}),
+        (2, [0, 1, 2, 0], {"auto_pad": "NOTSET", "strides": [2, 1], "dilations": [1, 2]}),
+        (2, [1, 1, 1, 1], {"group": 4}),
+        (3, [1, 0, 2, 0, 1, 1], {}),
+    ],
+)
+def test_padding_of_every_rank_and_form(rank: int, pads: list[int], attributes: dict[str, Any]) -> None:
+    channels = 4 // attributes.get("group", 1)
+    model = graph(
+        [("Relu", ["x"], ["r"], {}), ("Conv", ["r", "w"], ["y"], {"pads": pads, **attributes})],
+        {"x": ["N", 4, *(["size"] * rank)]},
+        ["y"],
+        {"w": normal(4, channels, *([3] * rank), seed=1)},
+    )
+    result, nearness = same_numbers(model, normal(8, 4, *([8] * rank)))
+    assert shifted(result) == ["r_shifted"]
+    assert nearness > 100
+    other = normal(2, 4, *([11] * rank), seed=5)
+    assert run_model(result.model, {"x": other})[0].shape == run_model(model, {"x": other})[0].shape
+
+
+def test_what_is_padded_may_be_an_output_too() -> None:
+    model = graph(
+        [("Relu", ["x"], ["r"], {}), ("Conv", ["r", "w"], ["y"], {"pads": [1, 1, 1, 1]})],
+        {"x": ["N", 4, 8, 8]},
+        ["y", "r"],
+        {"w": normal(4, 4, 3, 3, seed=1)},
+    )
+    data = normal(8, 4, 8, 8)
+    result, nearness = same_numbers(model, data)
+    assert nearness > 100
+    assert shifted(result) == ["r_shifted"]
+    np.testing.assert_array_equal(run_model(result.model, {"x": data})[1], np.maximum(data, 0))
+
+
+def test_sizes_of_what_is_padded_are_known() -> None:
+    result = quantized(conv_relu_conv([1, 0, 2, 1]), np.abs(normal(16, 3, 8, 8)))
+    (pad,) = (node for node in result.model.ir.graph if node.op_type == "Pad")
+    for value in (pad.outputs[0], result.model.ir.graph.node("r_QuantizeLinear").outputs[0]):
+        assert value.shape is not None
+        assert list(value.shape)[1:] == [8, 9, 7]
 
 
 def test_padding_of_the_input_moves_before_the_shift() -> None:
@@ -170,7 +249,13 @@ def test_steps_are_finer_where_values_lie_on_one_side() -> None:
 
 
 def test_symmetric_data_are_left_alone() -> None:
-    result = quantized(conv_relu_conv([1, 1, 1, 1]), normal(16, 3, 8, 8))
+    model = graph(
+        [("Conv", ["x", "w", "b"], ["y"], {"pads": [1, 1, 1, 1]})],
+        {"x": ["N", 3, 8, 8]},
+        ["y"],
+        {"w": normal(4, 3, 3, 3), "b": normal(4)},
+    )
+    result = quantized(model, normal(16, 3, 8, 8))
     assert not any(n.startswith("Zero points") for n in result.notes)
 
 

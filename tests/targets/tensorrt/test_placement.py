@@ -124,6 +124,25 @@ def _pooled() -> Model:
     )
 
 
+def _expanded() -> Model:
+    """As in SqueezeNet: one of the layers behind an activation pads, the other does not."""
+    return _images(
+        [
+            ("Conv", ["x", "w0"], ["a"], {}),
+            ("Relu", ["a"], ["b"], {}),
+            ("Conv", ["b", "w1"], ["c"], {}),
+            ("Conv", ["b", "w3"], ["d"], _PADDED),
+            ("Concat", ["c", "d"], ["e"], {"axis": 1}),
+            ("Relu", ["e"], ["f"], {}),
+            ("Conv", ["f", "w2"], ["y"], {}),
+        ],
+        w0=_w(8, 16, 1, 1),
+        w1=_w(16, 8, 1, 1),
+        w3=_w(16, 8, 3, 3),
+        w2=_w(8, 32, 1, 1),
+    )
+
+
 def _products() -> Model:
     """Every form of a matrix product."""
     return graph(
@@ -204,10 +223,18 @@ _CASES: Mapping[str, _Case] = {
     ),
     "mobile": _Case(_mobile(), _X),
     "pooled": _Case(_pooled(), _X),
+    "expanded": _Case(_expanded(), _X),
     "products": _Case(_products(), {"x": normal(8, 16, 32)}),
     "attention": _Case(_attention(), _IDS),
 }
-_EVERYWHERE = ("residual", "residual on SM 120", "residual in bfloat16", "residual in float32", "mobile")
+_EVERYWHERE = (
+    "residual",
+    "residual on SM 120",
+    "residual in bfloat16",
+    "residual in float32",
+    "mobile",
+    "expanded",
+)
 
 
 @dataclass(frozen=True)
@@ -302,6 +329,17 @@ def test_attention_is_one_kernel_of_int8(built: Mapping[str, _Built]) -> None:
 def test_maxima_are_taken_of_int8_although_zero_points_are_shifted(built: Mapping[str, _Built]) -> None:
     assert any("shifted" in (node.name or "") for node in built["pooled"].found.model.ir.graph)
     assert built["pooled"].reads("MaxPool_c") == {"Int8"}
+
+
+@needs_rtx
+def test_padding_before_a_shift_is_part_of_the_kernel_that_rounds(built: Mapping[str, _Built]) -> None:
+    """One kernel reads the convolution's result and writes both roundings, with the border and without."""
+    found = built["expanded"]
+    assert "Pad" in [node.op_type for node in found.found.model.ir.graph]
+    (rounds,) = (layer for layer in found.table.layers if "Relu_b" in layer.nodes)
+    assert [t.dtype for t in rounds.inputs] == ["Half"]
+    assert sorted((t.dtype, t.shape[-1]) for t in rounds.outputs) == [("Int8", 8), ("Int8", 10)]
+    assert found.reads("Conv_d") == found.reads("Conv_c") == {"Int8"}
 
 
 @needs_rtx
