@@ -1,4 +1,4 @@
-"""What a runner is given, compared with what its model declares."""
+"""What a runner is given, compared with what its model declares; and what its errors say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.errors import DataError, UsageError
+from edgeq.errors import DataError, TargetError, UsageError
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Arrays) -> None:
@@ -51,6 +51,16 @@ def _shape(spec: TensorSpec) -> str:
 
 def _list(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{spec.name} {spec.dtype}{_shape(spec)}" for spec in specs) or "no inputs"
+
+
+def sizes_text(inputs: Arrays) -> str:
+    """``image[1, 3, 224, 224], mask[1, 64]``: what a runtime has failed on."""
+    return ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
+
+
+def closed_runner() -> TargetError:
+    """What a runner raises that is run after it was closed."""
+    return TargetError("The runner is closed.", fix="Open a new one.")
 
 
 def check_threads(threads: int | None) -> None:

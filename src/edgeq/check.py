@@ -10,7 +10,7 @@ from edgeq.api import artefact_path, compile_order
 from edgeq.benchmarks import gate
 from edgeq.building import Material, SourceSpec, check_start, make_order
 from edgeq.config import Config, TargetEntry
-from edgeq.errors import BudgetMissedError, EdgeqError, InternalError, UsageError
+from edgeq.errors import BudgetMissedError, EdgeqError, UsageError, as_edgeq_error
 from edgeq.progress import Progress, SilentProgress
 from edgeq.result import CompileResult
 from edgeq.targets.base import NodeResult
@@ -132,13 +132,8 @@ def _outcome(config: Config, entry: TargetEntry, material: Material, force: bool
     result, error = None, None
     try:
         result = _compile(config, entry, material, force)
-    except EdgeqError as found:
-        error = found
     except Exception as found:  # noqa: BLE001 (a defect in one target must not hide the others' verdicts)
-        error = InternalError(
-            f"Unexpected {type(found).__name__}: {found}", fix="Repeat with --debug for the traceback."
-        )
-        error.__cause__ = found
+        error = as_edgeq_error(found)
     return Outcome(entry, result, error, time.monotonic() - begin)
 
 

@@ -31,7 +31,7 @@ from edgeq.comparison_report import refuse_reports, write_comparison
 from edgeq.compiler.model import Model
 from edgeq.compiler.pipeline import Prepared
 from edgeq.compiler.recipe import Recipe
-from edgeq.errors import ConfigError, EdgeqError, InternalError, TargetError, UsageError
+from edgeq.errors import ConfigError, TargetError, UsageError, as_edgeq_error
 from edgeq.machine import usable_cores
 from edgeq.manifest import Compiling, Manifest
 from edgeq.progress import Progress, SilentProgress
@@ -131,17 +131,7 @@ class _Work:
         try:
             yield
         except Exception as error:  # noqa: BLE001 (a defect in one target must not hide the others)
-            self.row.error = _in_words(error)
-
-
-def _in_words(error: Exception) -> EdgeqError:
-    if isinstance(error, EdgeqError):
-        return error
-    unexpected = InternalError(
-        f"Unexpected {type(error).__name__}: {error}", fix="Repeat with --debug for the traceback."
-    )
-    unexpected.__cause__ = error
-    return unexpected
+            self.row.error = as_edgeq_error(error)
 
 
 @dataclass(frozen=True)
@@ -258,7 +248,7 @@ def _note(work: _Work, proof: Proof, together: Together) -> None:
     """Write what was measured into the artefact, or keep the error that ended it."""
     row = work.row
     if together.error is not None:
-        row.error = _in_words(together.error)
+        row.error = as_edgeq_error(together.error)
         return
     manifest = proof.section(work.built, together.measurements, work.compiling)
     write(manifest, work.order.place)

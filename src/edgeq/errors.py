@@ -97,3 +97,14 @@ class InternalError(EdgeqError):
     """A defect of edgeq itself."""
 
     exit_code = 5
+
+
+def as_edgeq_error(error: Exception) -> EdgeqError:
+    """``error`` itself when edgeq raised it on purpose, else the InternalError that it shows."""
+    if isinstance(error, EdgeqError):
+        return error
+    found = InternalError(
+        f"Unexpected {type(error).__name__}: {error}", fix="Repeat with --debug for the traceback."
+    )
+    found.__cause__ = error
+    return found

@@ -20,6 +20,7 @@ from edgeq.targets.coreml.placement import Placement, read_plan
 from edgeq.targets.coreml.ports import PortRunner
 from edgeq.targets.coreml.predict import arrays, features
 from edgeq.targets.coreml.toolkit import coremltools
+from edgeq.targets.inputs import closed_runner
 
 # The option compute-units → coremltools.ComputeUnit.
 COMPUTE_UNITS: Mapping[str, str] = {
@@ -51,7 +52,7 @@ class CoreMLRunner(PortRunner):
             TargetError: the runner is closed, or Core ML fails on the inputs.
         """
         if self._model is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         given = features(self._spec, self.signature, inputs)
         with _explained("Core ML fails on the inputs"):
             found = self._model.predict(given)

@@ -13,6 +13,7 @@ from edgeq.targets.coreml.interpreter.engine import Arithmetic, Interpreter
 from edgeq.targets.coreml.interpreter.program import read_package
 from edgeq.targets.coreml.package.metadata import SIGNATURE
 from edgeq.targets.coreml.ports import PortRunner, from_package, to_package
+from edgeq.targets.inputs import closed_runner
 
 KIND = "verified by interpreter, not run on Apple hardware"
 
@@ -41,7 +42,7 @@ class InterpreterRunner(PortRunner):
             TargetError: the runner is closed, or an input has a size that the package does not allow.
         """
         if self._interpreter is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         return from_package(self.signature, self._interpreter.run(to_package(self.signature, inputs)))
 
     def close(self) -> None:

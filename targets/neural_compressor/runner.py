@@ -13,7 +13,7 @@ from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import DataError, ModelError, TargetError
 from edgeq.machine import usable_cores
 from edgeq.targets.base import Runner
-from edgeq.targets.inputs import check_inputs, check_threads
+from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
 from edgeq.targets.neural_compressor.cpu import refuse_missing
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.settings import Interface, Settings
@@ -69,7 +69,7 @@ class PackageRunner:
             TargetError: the runner is closed, or the package fails.
         """
         if self._package is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         check_inputs(self._inputs, inputs)
         check_sizes(self._interface, inputs)
         tensors = [tensor(inputs[spec.name]) for spec in self._inputs]
@@ -77,8 +77,9 @@ class PackageRunner:
             with computing_threads(self._threads):
                 results = self._package.boxed_run(tensors)
         except RuntimeError as error:
-            shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
-            raise TargetError(f"The package fails on the inputs {shapes}: {first_line(error)}") from error
+            raise TargetError(
+                f"The package fails on the inputs {sizes_text(inputs)}: {first_line(error)}"
+            ) from error
         # A result may be a view of an input or of a constant.
         return {
             spec.name: np.array(result.numpy()) for spec, result in zip(self._outputs, results, strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.inputs import check_inputs, check_threads
+from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
 from edgeq.targets.onnxruntime.session import explain, open_session, session_options
 
 _DTYPES: dict[str, str] = {
@@ -63,12 +63,14 @@ class OnnxRuntimeRunner:
             TargetError: the session is closed, or ONNX Runtime fails.
         """
         if self._session is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         check_inputs(self._inputs, inputs)
         try:
             results = self._session.run(None, dict(inputs))
         except Exception as error:  # see open_session
-            raise _run_error(error, inputs) from error
+            raise TargetError(
+                f"ONNX Runtime fails on the inputs {sizes_text(inputs)}: {explain(error)}"
+            ) from error
         return {spec.name: result for spec, result in zip(self._outputs, results, strict=True)}
 
     def close(self) -> None:
@@ -79,11 +81,6 @@ class OnnxRuntimeRunner:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _run_error(error: Exception, inputs: Arrays) -> TargetError:
-    shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
-    return TargetError(f"ONNX Runtime fails on the inputs {shapes}: {explain(error)}")
 
 
 def _spec(argument: Any) -> TensorSpec:

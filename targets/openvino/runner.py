@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.inputs import check_inputs, check_threads
+from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
 from edgeq.targets.openvino.files import MODEL
 from edgeq.targets.openvino.session import compile_model, explain, properties, refuse_missing
 from edgeq.targets.openvino.settings import Settings
@@ -51,13 +51,14 @@ class OpenVINORunner:
             TargetError: the runner is closed, or OpenVINO fails.
         """
         if self._request is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         check_inputs(self._inputs, inputs)
         try:
             results = self._request.infer(dict(inputs), share_inputs=True)
         except RuntimeError as error:
-            shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
-            raise TargetError(f"OpenVINO fails on the inputs {shapes}: {explain(error)}") from error
+            raise TargetError(
+                f"OpenVINO fails on the inputs {sizes_text(inputs)}: {explain(error)}"
+            ) from error
         return {spec.name: np.array(results[index]) for index, spec in enumerate(self._outputs)}
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import MissingExtraError, ModelError, TargetError
 from edgeq.machine import usable_cores
-from edgeq.targets.inputs import check_inputs, check_threads
+from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
 from edgeq.targets.neural_compressor.runner import computing_threads, first_line, tensor
 from edgeq.targets.neural_compressor.weight_only.files import G_IDX, QWEIGHT, QZEROS, SCALES, WEIGHTS
 from edgeq.targets.neural_compressor.weight_only.packing import dequantized
@@ -53,15 +53,16 @@ class WeightOnlyRunner:
         import torch
 
         if self._model is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         check_inputs(self._inputs, inputs)
         given = {spec.name: tensor(inputs[spec.name]) for spec in self._inputs}
         try:
             with computing_threads(self._threads), torch.inference_mode():
                 found = self._model(**given)
         except (RuntimeError, IndexError, ValueError) as error:
-            shapes = ", ".join(f"{name}{list(array.shape)}" for name, array in inputs.items())
-            raise TargetError(f"The model fails on the inputs {shapes}: {first_line(error)}") from error
+            raise TargetError(
+                f"The model fails on the inputs {sizes_text(inputs)}: {first_line(error)}"
+            ) from error
         return {spec.name: np.array(found[spec.name].numpy()) for spec in self._outputs}
 
     def close(self) -> None:

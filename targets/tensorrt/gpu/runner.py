@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.inputs import check_inputs
+from edgeq.targets.inputs import check_inputs, closed_runner
 from edgeq.targets.tensorrt.gpu.built_for import check_built_for
 from edgeq.targets.tensorrt.gpu.device import require
 from edgeq.targets.tensorrt.gpu.engine import Engine
@@ -130,7 +130,7 @@ class EngineRunner:
 
     def _loaded(self, inputs: Arrays) -> Execution:
         if self._execution is None:
-            raise TargetError("The runner is closed.", fix="Open a new one.")
+            raise closed_runner()
         check_inputs(self.inputs, inputs)
         self._execution.load(inputs)
         return self._execution
