@@ -8,10 +8,11 @@ from edgeq.errors import TargetError
 from edgeq.targets.base import Check, Target
 
 
-def refuse_failed(checks: Sequence[Check], what: str, precision: str) -> None:
+def refuse_failed(checks: Sequence[Check], what: str, precision: str, *, fix: str | None = None) -> None:
     """Raise when what a build wrote does not compute what its model does.
 
-    ``what`` names it; ``precision`` is the option that lets it compute in float32.
+    ``what`` names it; ``precision`` is the option that lets it compute in float32; ``fix`` says what to do
+    where that is no remedy.
 
     Raises:
         TargetError: naming the first check that failed.
@@ -22,7 +23,8 @@ def refuse_failed(checks: Sequence[Check], what: str, precision: str) -> None:
     first = failed[0]
     raise TargetError(
         f"The {what} does not verify: {first.name}: {first.found}; wanted: {first.wanted}.",
-        fix=f"Keep the nodes that lose accuracy in float (--exclude), or compute in float32 ({precision}).",
+        fix=fix
+        or f"Keep the nodes that lose accuracy in float (--exclude), or compute in float32 ({precision}).",
     )
 
 

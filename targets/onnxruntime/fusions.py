@@ -13,20 +13,23 @@ from edgeq.compiler.quantize.rewriter import Editor
 from edgeq.targets.onnxruntime.fuse_attention import fuse_attention
 from edgeq.targets.onnxruntime.fuse_normalization import keep_apart
 from edgeq.targets.onnxruntime.fuse_product import fuse_bias
+from edgeq.targets.onnxruntime.versions import has_attention
 
-FUSIONS: tuple[Callable[[ir.Node, Editor], bool], ...] = (fuse_attention, fuse_bias, keep_apart)
+_WITHOUT_ATTENTION: tuple[Callable[[ir.Node, Editor], bool], ...] = (fuse_bias, keep_apart)
+FUSIONS = (fuse_attention, *_WITHOUT_ATTENTION)
 
 
 def fuse_kernels(model: Model) -> Model:
-    """A copy of the quantized ``model`` in the form that ONNX Runtime runs fastest."""
+    """A copy of the quantized ``model`` with faster kernels of ONNX Runtime; itself where none fits."""
     result = model.clone()
     declared = declared_shapes(result.ir)
     InferShapesPass()(result.ir)
     restore_declared(result.ir, declared)
     edit = Editor(result.ir)
-    for fusion in FUSIONS:
+    fused = False
+    for fusion in FUSIONS if has_attention() else _WITHOUT_ATTENTION:
         for node in list(result.ir.graph):
             if node.graph is not None:
-                fusion(node, edit)
+                fused |= fusion(node, edit)
         RemoveUnusedNodesPass()(result.ir)
-    return result
+    return result if fused else model

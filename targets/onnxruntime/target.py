@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.errors import UnknownOptionError
 from edgeq.targets.base import (
     Availability,
     BuildJob,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from edgeq.compiler.model import Model
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.recipe import Recipe, Scheme
+    from edgeq.targets.onnxruntime.options import OnnxRuntimeOptions
 
 
 class OnnxRuntimeTarget:
@@ -47,32 +47,31 @@ class OnnxRuntimeTarget:
             )
         return Availability(True, f"onnxruntime {ort.__version__}, CPU")
 
-    def capabilities(self, options: None = None) -> Capabilities:
+    def capabilities(self, options: OnnxRuntimeOptions | None = None) -> Capabilities:
         from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
 
         return CAPABILITIES
 
-    def options(self, given: Mapping[str, str], recipe: Recipe) -> None:
-        """There are none; raises UnknownOptionError."""
-        for key in given:
-            raise UnknownOptionError(
-                f"Target 'onnxruntime' has no option {key!r}.", fix="Leave it out, or choose another target."
-            )
+    def options(self, given: Mapping[str, str], recipe: Recipe) -> OnnxRuntimeOptions:
+        """Whether kernels are fused; raises UnknownOptionError, or ConfigError for what is no value."""
+        from edgeq.targets.onnxruntime.options import parse_options
+
+        return parse_options(given)
 
     def lint(self, model: Model, options: Any) -> None:
         """None: what the target cannot run is found by its build alone."""
 
-    def check_model(self, model: Model, options: None) -> None:
-        """Nothing: there are no options."""
+    def check_model(self, model: Model, options: Any) -> None:
+        """Nothing: its options fit every model."""
 
     def quantizer(self, options: Any) -> None:
         """None: edgeq quantizes."""
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
-        """Write ``model.onnx`` (and its data file) into ``folder``; raises TargetError."""
+        """Write ``model.onnx`` (and its data file) and what proves it into ``folder``; raises TargetError."""
         from edgeq.targets.onnxruntime.build import build
 
-        return build(job.model, folder)
+        return build(job, folder)
 
     def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
         """Read ONNX Runtime's own optimized graph; raises TargetError when the model does not load."""
@@ -81,9 +80,10 @@ class OnnxRuntimeTarget:
         return verify(folder / MODEL_FILE, plan)
 
     def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
-        """Whether ONNX Runtime loads the model; raises TargetError."""
-        self.runner(folder, threads=threads).close()
-        return [Check("loads", True, "ONNX Runtime loads it", "a model that loads")]
+        """Whether ONNX Runtime loads the model, and the numbers of fused kernels; raises TargetError."""
+        from edgeq.targets.onnxruntime.prove import prove
+
+        return prove(folder, threads)
 
     def measurable(self) -> Measurable:
         """Everything."""
