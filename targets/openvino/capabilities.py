@@ -28,7 +28,11 @@ _INT8_STATIC = {
         note="INT8 fully connected layer",
     ),
     "MatMul": OpRule(
-        activations=(0,), weights={1: -1}, float_output=True, of_weights=True, note="INT8 fully connected layer"
+        activations=(0,),
+        weights={1: -1},
+        float_output=True,
+        of_weights=True,
+        note="INT8 fully connected layer",
     ),
     # Its result is stored in one byte: with float results ResNet-20 takes 1.04 times as long.
     "Add": OpRule(activations=(0, 1), role="join", note="added within the convolution before it"),
