@@ -12,11 +12,13 @@ from typing import Any
 from edgeq.compiler.load.quiet import reason
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.package import JOB, PROGRAM, TOLD
+from edgeq.targets.neural_compressor.process import end_with_parent
 
 
 def main(folder: Path) -> None:
     """Compile ``program.pt2`` in ``folder``, as ``job.json`` there says."""
     warnings.simplefilter("ignore")
+    end_with_parent(folder)
     told: dict[str, Any]
     try:
         told = {"calls": _compile(folder, json.loads((folder / JOB).read_text(encoding="utf-8")))}

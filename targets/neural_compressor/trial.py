@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeq.errors import EdgeqError
+from edgeq.targets.neural_compressor.process import end_with_parent
 from edgeq.targets.neural_compressor.runner import PackageRunner
 from edgeq.targets.reference import load_samples, save_samples
 
@@ -23,6 +24,7 @@ COMPILERS = ("neural_compressor", "torchao", "transformers", "torch._inductor", 
 def main(arguments: Sequence[str]) -> None:
     """``FOLDER WORKING THREADS`` (0: every usable CPU)."""
     folder, working, threads = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
+    end_with_parent(working)
     told: dict[str, object]
     try:
         with PackageRunner(folder, threads=threads or None) as runner:
