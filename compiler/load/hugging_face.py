@@ -130,9 +130,11 @@ def _other_files(path: Path) -> str:
 
 def _require_optimum() -> None:
     try:
-        import optimum.exporters.onnx.model_configs  # noqa: F401 - registers what can be exported
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
+        # torchao, where it is installed, is loaded too and logs about its parts for GPUs.
+        with quiet():
+            import optimum.exporters.onnx.model_configs  # noqa: F401 - registers what can be exported
+            import torch  # noqa: F401
+            import transformers  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("Loading a Hugging Face folder", "hf") from error
 
