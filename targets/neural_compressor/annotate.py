@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan, Precision
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.fx import Graph, GraphModule, Node
 
 # Ops whose constant weights are rounded.
-_LAYERS = frozenset({"conv1d", "conv2d", "linear"})
+LAYERS = frozenset({"conv1d", "conv2d", "linear"})
 # Ops that always get an INT8 kernel of PyTorch's compiler (conv1d does before a ReLU only).
 KERNELS: Mapping[Scheme, frozenset[str]] = {
     "int8-static": frozenset({"conv2d", "linear"}),
@@ -71,8 +71,6 @@ def name_sources(graph: Graph) -> None:
         "add": operator.add,
     }
     for node in graph.nodes:
-        if node.op != "call_function" or not hasattr(node.target, "_schema"):
-            continue
         source = sources.get(op_type(node).removesuffix("_"))
         if source is not None:
             node.meta["source_fn_stack"] = [(node.name, source)]
@@ -122,7 +120,7 @@ def _node_plan(named: Named, kept: dict[str, str], form: str, scheme: Scheme) ->
     if not is_quantized(named.node):
         reason = _why_float(named, scheme)
         return NodePlan(named.name, named.op_type, "fp32", reason, asked=asked)
-    if named.op_type in _LAYERS:
+    if named.op_type in LAYERS:
         return NodePlan(named.name, named.op_type, "int8", form, asked=True)
     return NodePlan(named.name, named.op_type, "int8", _why_joined(named), asked=asked)
 
@@ -160,14 +158,6 @@ def mark_float(node: Node) -> None:
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import _annotate_nodes_not_quantize
 
     _annotate_nodes_not_quantize(node)
-
-
-def attribute(module: GraphModule, path: str) -> Any:
-    """The tensor or module at ``path``."""
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def plan_in_float(module: GraphModule, recipe: Recipe) -> QuantizedProgram:

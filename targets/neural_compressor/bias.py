@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.neural_compressor.annotate import attribute
+from edgeq.targets.neural_compressor.constants import constant, insert_constant, is_constant
 from edgeq.targets.neural_compressor.interpret import watch
 from edgeq.targets.neural_compressor.names import op_type
 from edgeq.targets.neural_compressor.weights import Layer
@@ -29,7 +29,7 @@ def correctable(layers: Sequence[Layer]) -> list[Layer]:
     convolutions = sum(op_type(layer.node).startswith("conv") for layer in layers)
     if 2 * convolutions < len(layers):
         return []
-    return [layer for layer in layers if len(layer.node.args) > 2 and _is_constant(layer.node.args[2])]
+    return [layer for layer in layers if len(layer.node.args) > 2 and is_constant(layer.node.args[2])]
 
 
 def output_means(
@@ -68,10 +68,7 @@ def correct(
 
 def _shift(prepared: GraphModule, node: Node, shift: Any, name: str) -> None:
     bias = node.args[2]
-    prepared.register_buffer(name, attribute(prepared, str(bias.target)).detach() + shift)
-    with prepared.graph.inserting_before(node):
-        made = prepared.graph.get_attr(name)
-    made.meta = dict(bias.meta)
+    made = insert_constant(prepared, name, constant(prepared, bias) + shift, node, bias.meta)
     node.args = (*node.args[:2], made, *node.args[3:])
 
 
@@ -88,7 +85,3 @@ def _along_channels(node: Node, value: Any) -> list[int]:
 
 def _channel_axis(node: Node, value: Any) -> int:
     return value.ndim - 1 if op_type(node) == "linear" else 1
-
-
-def _is_constant(value: Any) -> bool:
-    return getattr(value, "op", "") == "get_attr"

@@ -12,7 +12,8 @@ from edgeq.calibration.types import Arrays, Batch, DataSource, TensorSpec
 from edgeq.compiler.load.quiet import reason
 from edgeq.errors import DataError
 from edgeq.progress import Progress
-from edgeq.targets.neural_compressor.observers import Ranges, activation_observer
+from edgeq.targets.neural_compressor.constants import is_constant
+from edgeq.targets.neural_compressor.observers import Ranges, activation_observer, is_observer
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,7 @@ def observe(prepared: GraphModule) -> list[Ranges]:
     """
     found: dict[int, Ranges] = {}
     for node in prepared.graph.nodes:
-        if node.op != "call_module" or "activation_post_process" not in str(node.target):
-            continue
-        if node.args[0].op == "get_attr":
+        if not is_observer(node) or is_constant(node.args[0]):
             continue
         before = getattr(prepared, str(node.target))
         ranges = found.setdefault(id(before), Ranges(str(node.args[0].name)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeq.compiler.plan import Plan, QuantSpec
 from edgeq.compiler.quantize.static_weights import quantize_weight
-from edgeq.targets.neural_compressor.annotate import attribute
+from edgeq.targets.neural_compressor.constants import constant, insert_constant, is_constant
 from edgeq.targets.neural_compressor.names import op_type
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def store_tables(module: GraphModule, plan: Plan, names: Mapping[str, str]) -> N
         planned = plan.nodes.get(names.get(node.name, ""))
         if planned is None or planned.pinned:
             continue
-        table = np.asarray(attribute(module, str(node.args[0].target)).detach().numpy())
+        table = np.asarray(constant(module, node.args[0]).numpy())
         if table.dtype != np.float32 or table.size < _SMALLEST or not np.isfinite(table).all():
             continue
         _store(module, node, table, index)
@@ -45,9 +45,7 @@ def store_tables(module: GraphModule, plan: Plan, names: Mapping[str, str]) -> N
 
 
 def _is_lookup(node: Node) -> bool:
-    if node.op != "call_function" or not hasattr(node.target, "_schema"):
-        return False
-    return op_type(node) == "embedding" and getattr(node.args[0], "op", "") == "get_attr"
+    return op_type(node) == "embedding" and is_constant(node.args[0])
 
 
 def _store(module: GraphModule, node: Node, table: np.ndarray, index: int) -> None:
@@ -56,14 +54,15 @@ def _store(module: GraphModule, node: Node, table: np.ndarray, index: int) -> No
     spec = QuantSpec("int8", symmetric=True, axis=0)
     floor = np.asarray(np.finfo(np.float32).tiny, np.float32)
     stored = quantize_weight(table, spec, (0, 1), table.shape[1], floor=floor, pairs=False)
-    codes, scales = f"_edgeq_table_{index}", f"_edgeq_table_scales_{index}"
-    module.register_buffer(codes, torch.from_numpy(stored.codes.astype(np.int8)))
-    module.register_buffer(scales, torch.from_numpy(stored.params.scale.reshape(-1, 1)))
+    codes = torch.from_numpy(stored.codes.astype(np.int8))
+    scales = torch.from_numpy(stored.params.scale.reshape(-1, 1))
+    read_codes = insert_constant(module, f"_edgeq_table_{index}", codes, node)
+    read_scales = insert_constant(module, f"_edgeq_table_scales_{index}", scales, node)
     aten, graph = torch.ops.aten, module.graph
     with graph.inserting_before(node):
         ids = node.args[1]
-        rows = graph.call_function(aten.embedding.default, (graph.get_attr(codes), ids))
-        factors = graph.call_function(aten.embedding.default, (graph.get_attr(scales), ids))
+        rows = graph.call_function(aten.embedding.default, (read_codes, ids))
+        factors = graph.call_function(aten.embedding.default, (read_scales, ids))
         floats = graph.call_function(aten.to.dtype, (rows, torch.float32))
     # The product takes the place of the node, so that it keeps its name and where it came from.
     node.target, node.args, node.kwargs = aten.mul.Tensor, (floats, factors), {}

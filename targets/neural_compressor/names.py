@@ -55,15 +55,15 @@ def nodes_left(nodes: Sequence[Named], graph: Graph) -> list[Named]:
 
 
 def op_type(node: Node) -> str:
-    """``conv2d`` of ``aten.conv2d.default``."""
-    return str(node.target._schema.name).split("::")[-1]
+    """``conv2d`` of ``aten.conv2d.default``; empty where ``node`` calls no operator of PyTorch."""
+    schema = getattr(node.target, "_schema", None)
+    return "" if schema is None else str(schema.name).split("::")[-1]
 
 
 def _computing(graph: Graph) -> Iterator[Node]:
     for node in graph.nodes:
-        if node.op != "call_function" or not hasattr(node.target, "_schema"):
-            continue
-        if op_type(node) not in _NOTHING and _is_tensor(node.meta.get("val")):
+        kind = op_type(node)
+        if kind and kind not in _NOTHING and _is_tensor(node.meta.get("val")):
             yield node
 
 

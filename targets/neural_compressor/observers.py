@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.calibration.affine import Range, quant_params
 from edgeq.calibration.ranges import choose_range
@@ -69,15 +70,22 @@ def activation_observer(ranges: Ranges) -> torch.nn.Module:
     return ActivationObserver(dtype=torch.uint8)
 
 
-def weight_observer(scales: Any, axis: int) -> torch.nn.Module:
-    """An observer of int8 weights that are multiples of their ``scales`` (float32 [channels]) already."""
+def is_observer(argument: Any) -> bool:
+    """Whether a node, or an argument of one, is an observer of a prepared graph."""
+    if getattr(argument, "op", "") != "call_module":
+        return False
+    return "activation_post_process" in str(argument.target)
+
+
+def weight_observer(scales: npt.NDArray[np.float32]) -> torch.nn.Module:
+    """An observer of int8 weights that are multiples of their ``scales`` [output channels] already."""
     import torch
     from torchao.quantization.pt2e.observer import ObserverBase
 
     class WeightObserver(ObserverBase):  # type: ignore[misc]  # torchao has no types
         qscheme = torch.per_channel_symmetric
         quant_min, quant_max = -128, 127
-        ch_axis = axis
+        ch_axis = 0
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from edgeq.errors import ModelError
 from edgeq.targets.neural_compressor.files import NODES
+from edgeq.targets.neural_compressor.names import op_type
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +132,7 @@ class _Places:
     def _int8(self, call: Call) -> None:
         """A kernel computes what leads to its result: up to its layer, the roundings and other kernels."""
         inside = [node for name in call.origins if name in self._nodes for node in self._inside(name)]
-        layers = [node for node in inside if _op_type(node) in _ARITHMETIC and node.name not in self.found]
+        layers = [node for node in inside if op_type(node) in _ARITHMETIC and node.name not in self.found]
         own = layers[0] if call.is_layer and layers else inside[0] if inside else None
         for node in inside:
             if node is own or (not call.is_layer and not _is_rounding(node)):
@@ -145,7 +146,7 @@ class _Places:
         while pending:
             node = pending.pop(0)
             yield node
-            if _op_type(node) in _ARITHMETIC:
+            if op_type(node) in _ARITHMETIC:
                 continue
             for read in node.all_input_nodes:
                 if read.op != "call_function" or read.name in seen or read.name in self._ends:
@@ -165,11 +166,6 @@ class _Places:
         """Whether ``node`` scales rows of a table that were looked up as integers."""
         read = [before for other in node.all_input_nodes for before in (other, *other.all_input_nodes)]
         return any(before.name in self._rows for before in read) and node.name not in self._rows
-
-
-def _op_type(node: Node) -> str:
-    schema = getattr(node.target, "_schema", None)
-    return "" if schema is None else str(schema.name).split("::")[-1]
 
 
 def _is_rounding(node: Node) -> bool:

@@ -15,8 +15,9 @@ import numpy as np
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.quantize.smooth import SMOOTHING_SAMPLES, ChannelStatistics, best_scales
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.neural_compressor.annotate import attribute, mark_float
+from edgeq.targets.neural_compressor.annotate import mark_float
 from edgeq.targets.neural_compressor.calibrate import some_batches
+from edgeq.targets.neural_compressor.constants import constant, insert_constant, is_constant
 from edgeq.targets.neural_compressor.interpret import watch
 from edgeq.targets.neural_compressor.names import Named
 
@@ -44,7 +45,7 @@ def smooth(
 
     ``kept``: names of the nodes that stay in float.
     """
-    groups = find_groups(module, [named.node for named in nodes if named.name not in kept])
+    groups = find_groups([named.node for named in nodes if named.name not in kept])
     if not groups:
         return None
     statistics = _statistics(module, groups, inputs, source, recipe)
@@ -56,13 +57,13 @@ def smooth(
     )
 
 
-def find_groups(module: GraphModule, nodes: Sequence[Node]) -> list[Group]:
+def find_groups(nodes: Sequence[Node]) -> list[Group]:
     """Fully connected layers with constant weights, by the activation that they read."""
     import torch
 
     found: dict[Node, Group] = {}
     for node in nodes:
-        if node.target is torch.ops.aten.linear.default and node.args[1].op == "get_attr":
+        if node.target is torch.ops.aten.linear.default and is_constant(node.args[1]):
             found.setdefault(node.args[0], Group(node.args[0])).layers.append(node)
     return list(found.values())
 
@@ -91,7 +92,7 @@ def _scale(module: GraphModule, group: Group, index: int, statistics: ChannelSta
     import torch
 
     name = group.source.name
-    weights = [attribute(module, str(node.args[1].target)).detach() for node in group.layers]
+    weights = [constant(module, node.args[1]) for node in group.layers]
     rows = np.concatenate([weight.numpy().T for weight in weights], axis=1).astype(np.float64)
     low, high = statistics.low[name], statistics.high[name]
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
@@ -99,23 +100,14 @@ def _scale(module: GraphModule, group: Group, index: int, statistics: ChannelSta
     scales = best_scales(low, high, statistics.squares[name] / statistics.rows[name], rows)
     if scales is None:
         return False
-    factors, graph = f"_edgeq_smoothing_{index}", module.graph
-    module.register_buffer(factors, torch.from_numpy(1 / scales))
-    with graph.inserting_before(group.layers[0]):
-        read = _constant(module, factors)
-        product = graph.call_function(torch.ops.aten.mul.Tensor, (group.source, read))
+    factors = f"_edgeq_smoothing_{index}"
+    read = insert_constant(module, factors, torch.from_numpy(1 / scales), group.layers[0])
+    with module.graph.inserting_before(group.layers[0]):
+        product = module.graph.call_function(torch.ops.aten.mul.Tensor, (group.source, read))
     product.meta = {"val": group.source.meta["val"]}
     mark_float(product)
     for number, (node, weight) in enumerate(zip(group.layers, weights, strict=True)):
-        scaled = f"{factors}_weight_{number}"
-        module.register_buffer(scaled, weight * torch.from_numpy(scales))
-        with graph.inserting_before(node):
-            made = _constant(module, scaled)
+        scaled = weight * torch.from_numpy(scales)
+        made = insert_constant(module, f"{factors}_weight_{number}", scaled, node)
         node.args = (product, made, *node.args[2:])
     return True
-
-
-def _constant(module: GraphModule, name: str) -> Node:
-    made = module.graph.get_attr(name)
-    made.meta["val"] = attribute(module, name)
-    return made

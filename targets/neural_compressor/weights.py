@@ -12,9 +12,10 @@ from edgeq.compiler.plan import QuantSpec
 from edgeq.compiler.quantize.saturation import worst_pair
 from edgeq.compiler.quantize.static_weights import QuantizedWeight, quantize_weight
 from edgeq.errors import DataError
-from edgeq.targets.neural_compressor.annotate import attribute
+from edgeq.targets.neural_compressor.annotate import LAYERS
+from edgeq.targets.neural_compressor.constants import constant, insert_constant, is_constant
 from edgeq.targets.neural_compressor.names import op_type
-from edgeq.targets.neural_compressor.observers import weight_observer
+from edgeq.targets.neural_compressor.observers import is_observer, weight_observer
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
@@ -39,17 +40,11 @@ def layers_of(prepared: GraphModule) -> list[Layer]:
 
 def _layers(prepared: GraphModule) -> Iterator[Layer]:
     for node in prepared.graph.nodes:
-        if node.op != "call_function" or len(node.args) < 2 or not hasattr(node.target, "_schema"):
+        if op_type(node) not in LAYERS or len(node.args) < 2:
             continue
         observer = node.args[1]
-        if op_type(node) in ("linear", "conv1d", "conv2d") and _is_observer(prepared, observer):
-            weight = observer.args[0]
-            if weight.op == "get_attr":
-                yield Layer(node, weight, observer)
-
-
-def _is_observer(prepared: GraphModule, node: Any) -> bool:
-    return getattr(node, "op", "") == "call_module" and "activation_post_process" in str(node.target)
+        if is_observer(observer) and is_constant(observer.args[0]):
+            yield Layer(node, observer.args[0], observer)
 
 
 def round_weights(prepared: GraphModule, safe: bool) -> int:
@@ -64,7 +59,7 @@ def round_weights(prepared: GraphModule, safe: bool) -> int:
     """
     risky = 0
     for index, layer in enumerate(layers_of(prepared)):
-        weight = attribute(prepared, str(layer.weight.target)).detach().numpy()
+        weight = constant(prepared, layer.weight).numpy()
         if not np.isfinite(weight).all():
             raise DataError(f"The weights {layer.weight.target!r} have NaN or infinite values.")
         rounded, may_saturate = _round(np.asarray(weight, np.float32), safe)
@@ -93,10 +88,8 @@ def _replace(prepared: GraphModule, layer: Layer, rounded: QuantizedWeight, name
     """A copy of the weights for this layer: another one may read the same tensor."""
     import torch
 
-    prepared.register_buffer(name, torch.from_numpy(rounded.dequantized()))
-    with prepared.graph.inserting_before(layer.observer):
-        made = prepared.graph.get_attr(name)
-    made.meta = dict(layer.weight.meta)
+    weight = torch.from_numpy(rounded.dequantized())
+    made = insert_constant(prepared, name, weight, layer.observer, layer.weight.meta)
     layer.observer.replace_input_with(layer.weight, made)
     observer = str(layer.observer.target)
-    setattr(prepared, observer, weight_observer(rounded.params.scale, 0))
+    setattr(prepared, observer, weight_observer(rounded.params.scale))
