@@ -13,7 +13,7 @@ from edgeq.compiler.quantize.rewriter import Editor
 from edgeq.targets.onnxruntime.fuse_attention import fuse_attention
 from edgeq.targets.onnxruntime.fuse_normalization import keep_apart
 from edgeq.targets.onnxruntime.fuse_product import fuse_bias
-from edgeq.targets.onnxruntime.versions import has_attention
+from edgeq.targets.onnxruntime.versions import has_attention, rounds
 
 _WITHOUT_ATTENTION: tuple[Callable[[ir.Node, Editor], bool], ...] = (fuse_bias, keep_apart)
 FUSIONS = (fuse_attention, *_WITHOUT_ATTENTION)
@@ -27,7 +27,7 @@ def fuse_kernels(model: Model) -> Model:
     restore_declared(result.ir, declared)
     edit = Editor(result.ir)
     fused = False
-    for fusion in FUSIONS if has_attention() else _WITHOUT_ATTENTION:
+    for fusion in FUSIONS if has_attention(rounding=rounds(model)) else _WITHOUT_ATTENTION:
         for node in list(result.ir.graph):
             if node.graph is not None:
                 fused |= fusion(node, edit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,13 +13,21 @@ import pytest
 import edgeq
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
+from edgeq.compiler.plan import Plan
+from edgeq.compiler.planner import make_plan
 from edgeq.compiler.quantize.dynamic import quantize_dynamic
 from edgeq.compiler.quantize.result import Quantized
-from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import BuildJob, NodeResult
+from edgeq.compiler.quantize.rewriter import Editor
+from edgeq.compiler.recipe import Override, Recipe
+from edgeq.errors import ConfigError, TargetError
+from edgeq.targets.base import BuildJob, BuildResult, NodeResult
+from edgeq.targets.onnxruntime import fusions, versions
 from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
+from edgeq.targets.onnxruntime.files import EXPECTED
 from edgeq.targets.onnxruntime.fusions import fuse_kernels
 from edgeq.targets.onnxruntime.target import OnnxRuntimeTarget
+from edgeq.targets.reference import load_samples, save_samples
+from edgeq.targets.registry import get_target
 from tests.support.language_models import random_model
 from tests.support.static_models import Node, Samples, graph, normal, optimized_ops, quantize, run, sqnr
 
@@ -211,3 +220,116 @@ def test_exported_language_models(name: str, tmp_path: Path) -> None:
             outputs.append(runner.run({spec.name: tokens[spec.name] for spec in runner.inputs})["logits"])
     assert written_ops(result.folder)["Attention"] == (2 if name == "bert" else 0)
     assert sqnr(*outputs) > 20
+
+
+@pytest.fixture(scope="module")
+def proved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildResult]:
+    """The folder and the result of a build with fused attention, with the evidence it left."""
+    model = attention(["n", 1, "s", "s"])
+    arrays = data(model)
+    quantized = quantize(model, Samples(**arrays))
+    folder = tmp_path_factory.mktemp("proved")
+    singles = tuple({name: array[i : i + 1] for name, array in arrays.items()} for i in range(2))
+    job = BuildJob(
+        quantized.model,
+        quantized.plan,
+        Recipe(scheme="int8-static"),
+        samples=singles,
+        sampled_from="2 samples",
+    )
+    return folder, OnnxRuntimeTarget().build(job, folder)
+
+
+def test_a_build_compares_fused_kernels_with_the_model_before(proved: tuple[Path, BuildResult]) -> None:
+    folder, result = proved
+    assert [(check.name, check.passed) for check in result.checks] == [
+        ("loads", True),
+        ("int8 numbers", True),
+    ]
+    assert result.checks[1].found.endswith("dB to the model before the fusions on 2 samples")
+    assert result.load_hints["onnxruntime"] == ">=1.24"
+    assert {path.name for path in folder.iterdir()} == {*result.files, *result.evidence}
+    assert OnnxRuntimeTarget().check(folder, threads=1) == list(result.checks)
+
+
+@pytest.mark.parametrize("tampered", ["weights", "results"])
+def test_other_numbers_are_found_again(
+    tampered: str, proved: tuple[Path, BuildResult], tmp_path: Path
+) -> None:
+    shutil.copytree(proved[0], tmp_path, dirs_exist_ok=True)
+    if tampered == "results":
+        save_samples([{"y": -sample["y"]} for sample in load_samples(tmp_path, EXPECTED)], tmp_path, EXPECTED)
+    else:
+        model = ir.load(tmp_path / "model.onnx")
+        attend = next(node for node in model.graph if node.op_type == "Attention")
+        attend.attributes["scale"] = ir.AttrFloat32("scale", 4.0)
+        ir.save(model, tmp_path / "model.onnx")
+    found = OnnxRuntimeTarget().check(tmp_path, threads=1)
+    assert [(check.name, check.passed) for check in found] == [("loads", True), ("int8 numbers", False)]
+
+
+def test_a_fusion_with_other_numbers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(node: ir.Node, edit: Editor) -> bool:
+        return node.op_type == "LayerNormalization" and _blur(node)
+
+    monkeypatch.setattr(fusions, "FUSIONS", (wrong,))
+    job = BuildJob(feed_forward(DYNAMIC), Plan(), Recipe(scheme="fp32"))
+    with pytest.raises(TargetError, match="does not verify: float32 numbers") as caught:
+        OnnxRuntimeTarget().build(job, tmp_path)
+    assert caught.value.fix == "Compile without them (-O fusions=off)."
+
+
+def _blur(node: ir.Node) -> bool:
+    node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 10.0)
+    return True
+
+
+def test_fusions_can_be_switched_off(tmp_path: Path) -> None:
+    target = OnnxRuntimeTarget()
+    recipe = Recipe(scheme="fp32")
+    job = BuildJob(attention(None), Plan(), recipe, target.options({"fusions": "off"}, recipe))
+    result = target.build(job, tmp_path)
+    assert written_ops(tmp_path).keys().isdisjoint({"Attention", "Sum"})
+    assert (result.checks, result.evidence) == ((), ())
+    assert result.load_hints["onnxruntime"] == ">=1.22"
+    with pytest.raises(ConfigError, match="It is on or off"):
+        target.options({"fusions": "maybe"}, recipe)
+
+
+def test_kernels_that_cannot_be_compared_are_not_fused(tmp_path: Path) -> None:
+    # The sample lacks the mask.
+    result = OnnxRuntimeTarget().build(
+        BuildJob(attention(["n", 1, "s", "s"]), Plan(), Recipe(scheme="fp32"), samples=({"x": np.ones(1)},)),
+        tmp_path,
+    )
+    assert written_ops(tmp_path)["Attention"] == 0
+    assert result.notes[0].startswith("No kernels were fused, as their numbers could not be compared: ")
+
+
+def test_old_runtimes_get_no_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "open_session", _refuse)
+    ops = Counter(node.op_type for node in fuse_kernels(attention(None)).ir.graph)
+    assert (ops["Attention"], ops["Sum"], ops["Softmax"]) == (0, 1, 1)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise TargetError("ONNX Runtime cannot load the probe")
+
+
+def test_weights_of_two_gigabytes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeq.compiler.model.EXTERNAL_DATA_THRESHOLD", 1000)
+    result = OnnxRuntimeTarget().build(BuildJob(attention(None), Plan(), Recipe(scheme="fp32")), tmp_path)
+    assert result.files == ("model.onnx", "model.onnx.data")
+    assert [check.passed for check in result.checks] == [True, True]
+    assert {path.name for path in tmp_path.iterdir()} == {*result.files, *result.evidence}
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_products_of_activations_are_no_missed_int8(target: str) -> None:
+    capabilities = get_target(target).capabilities()
+    plan = make_plan(attention(None), capabilities, Recipe(scheme="int8-static"))
+    for name in ("MatMul_scores", "MatMul_context"):
+        assert (plan.nodes[name].precision, plan.nodes[name].asked) == ("fp32", False)
+    override = (Override(match="MatMul_scores", precision="int8"),)
+    plan = make_plan(attention(None), capabilities, Recipe(scheme="int8-static", overrides=override))
+    assert plan.nodes["MatMul_scores"].asked
