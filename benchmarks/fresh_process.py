@@ -37,25 +37,6 @@ def run_fresh(
     *,
     options: BenchOptions,
     progress: Progress,
-) -> list[list[ProcessRun]]:
-    """``options.processes`` runs of every subject, taking turns; see :func:`run_each_fresh`.
-
-    Raises:
-        TargetError: a process fails, is killed or takes too long.
-    """
-    found = run_each_fresh(subjects, inputs, options=options, progress=progress)
-    for each in found:
-        if isinstance(each, TargetError):
-            raise each
-    return [each for each in found if not isinstance(each, TargetError)]
-
-
-def run_each_fresh(
-    subjects: Sequence[Subject],
-    inputs: dict[str, Array],
-    *,
-    options: BenchOptions,
-    progress: Progress,
 ) -> list[list[ProcessRun] | TargetError]:
     """``options.processes`` runs of every subject, taking turns, or the error that ended its first bad one.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from edgeq.benchmarks.accuracy import measure_accuracy
 from edgeq.benchmarks.budgets import Budget
 from edgeq.benchmarks.feeding import Feeds, latency_feeds
-from edgeq.benchmarks.fresh_process import ProcessRun, run_each_fresh
+from edgeq.benchmarks.fresh_process import ProcessRun, run_fresh
 from edgeq.benchmarks.intervals import Times
 from edgeq.benchmarks.latency import Timing, latency_measurements, time_in_turns
 from edgeq.benchmarks.load_time import load_time
@@ -328,7 +328,7 @@ def _add_fresh(runs: Sequence[_Run], baseline: Subject | None, feeds: Feeds) -> 
         return
     job = asking[0].job
     subjects = [run.job.artefact for run in asking]
-    found = run_each_fresh(
+    found = run_fresh(
         subjects if baseline is None else [*subjects, baseline],
         feeds.inputs[0],
         options=job.options,

@@ -1,7 +1,7 @@
 """Latency: one inference after the other, the artefact and the FP32 baseline taking turns.
 
-A machine is never equally fast for long. So the two models run in alternating blocks (A B, B A, A B, …) in
-one process with the same inputs and number of threads, and whatever slows the machine hits both.
+A machine is never equally fast for long. So the models run in alternating blocks (A B, B A, A B, …) in
+one process with the same inputs and number of threads, and whatever slows the machine hits all.
 Medians and percentiles are over all timed inferences; intervals come from resampling pairs of blocks.
 """
 
@@ -42,28 +42,10 @@ class Timing:
     baseline: Times | None
 
 
-def measure_latency(
-    artefact: Runner,
-    baseline: Runner | None,
-    feeds: Feeds,
-    *,
-    threads: int | None,
-    options: BenchOptions,
-    progress: Progress,
-) -> list[Measurement]:
-    """Percentiles and mean of the time of one inference, and the speedup over the baseline.
-
-    Raises:
-        TargetError: a model cannot be run.
-    """
-    timing = time_interleaved(artefact, baseline, feeds, options, progress)
-    return latency_measurements(timing, feeds, threads=threads, seed=options.seed)
-
-
 def latency_measurements(
     timing: Timing, feeds: Feeds, *, threads: int | None, seed: int
 ) -> list[Measurement]:
-    """What :func:`measure_latency` says of times that are there already."""
+    """Percentiles and mean of the time of one inference, and the speedup over the baseline."""
     detail = {
         "threads": threads or usable_cores(),
         "batch": feeds.batch,
@@ -74,18 +56,12 @@ def latency_measurements(
     return _measurements(timing, detail, seed)
 
 
-def time_interleaved(
-    artefact: Runner, baseline: Runner | None, feeds: Feeds, options: BenchOptions, progress: Progress
-) -> Timing:
-    """Run the models in alternating blocks until the options' time and iterations are reached."""
-    series = time_in_turns([artefact] if baseline is None else [artefact, baseline], feeds, options, progress)
-    return Timing(series[0], series[1] if baseline is not None else None)
-
-
 def time_in_turns(
     runners: Sequence[Runner], feeds: Feeds, options: BenchOptions, progress: Progress
 ) -> list[Times]:
     """Seconds per inference of every runner, [blocks, inferences per block]; block i of all is one turn.
+
+    They run in alternating blocks until the options' time and iterations are reached.
 
     Raises:
         TargetError: one of them cannot be run.

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from edgeq.benchmarks.fresh_process import run_fresh
 from edgeq.benchmarks.load_time import load_time
@@ -31,6 +31,8 @@ def test_large_weights_show_in_memory_and_imports_do_not(tmp_path: Path) -> None
     subjects = [Subject("onnxruntime", path, threads=1) for path in (large, small)]
     inputs: dict[str, Array] = {"x": np.ones((1, 4), np.float32)}
     ours, theirs = run_fresh(subjects, inputs, options=ONCE, progress=SILENT)
+    assert isinstance(ours, list)
+    assert isinstance(theirs, list)
     assert [len(ours), len(theirs)] == [1, 1]
     assert ours[0].peak > 64e6 > theirs[0].peak
     assert ours[0].peak_process > ours[0].peak + 20e6
@@ -41,11 +43,18 @@ def test_large_weights_show_in_memory_and_imports_do_not(tmp_path: Path) -> None
     assert (loading.value, loading.baseline, loading.unit) == (ours[0].load, None, "s")
 
 
+def _failure(subject: Subject, inputs: dict[str, Array], options: BenchOptions = ONCE) -> str:
+    """What ended the only process."""
+    (found,) = run_fresh([subject], inputs, options=options, progress=SILENT)
+    assert isinstance(found, TargetError)
+    return str(found)
+
+
 def test_errors_of_the_process_come_back_in_words(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
-    with pytest.raises(TargetError, match=r"broken\.onnx fails in a fresh process: ONNX Runtime cannot load"):
-        run_fresh([Subject("onnxruntime", broken)], {}, options=ONCE, progress=SILENT)
+    words = _failure(Subject("onnxruntime", broken), {})
+    assert re.search(r"broken\.onnx fails in a fresh process: ONNX Runtime cannot load", words)
 
 
 def test_a_killed_process_is_named(tmp_path: Path) -> None:
@@ -56,14 +65,12 @@ def test_a_killed_process_is_named(tmp_path: Path) -> None:
         ("defect", r"RuntimeError: a defect\."),
     ):
         subject = Subject(f"tests.support.bench_runners:{way}", tmp_path)
-        with pytest.raises(TargetError, match=words):
-            run_fresh([subject], inputs, options=ONCE, progress=SILENT)
+        assert re.search(words, _failure(subject, inputs))
 
 
 def test_a_slow_process_is_given_up(tmp_path: Path) -> None:
     hasty = BenchOptions(processes=1, process_timeout=0.01)
-    with pytest.raises(TargetError, match=r"in a fresh process took more than 0\.01 s"):
-        run_fresh([Subject("onnxruntime", tmp_path)], {}, options=hasty, progress=SILENT)
+    assert "in a fresh process took more than 0.01 s" in _failure(Subject("onnxruntime", tmp_path), {}, hasty)
 
 
 def test_inputs_round_trip(tmp_path: Path) -> None:

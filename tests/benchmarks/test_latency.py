@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeq.benchmarks.feeding import latency_feeds
-from edgeq.benchmarks.latency import measure_latency, time_interleaved
+from edgeq.benchmarks.latency import Timing, latency_measurements, time_in_turns
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.data import open_data
@@ -53,10 +53,9 @@ def test_models_take_turns_with_the_same_inputs(tmp_path: Path) -> None:
     runners = [Noting(name, path, log) for name in "AB"]
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     feeds = latency_feeds(runners, open_data({"x": x}, runners[0].inputs), OPTIONS)
-    timing = time_interleaved(runners[0], runners[1], feeds, OPTIONS, SILENT)
-    assert timing.baseline is not None
-    assert timing.artefact.shape == timing.baseline.shape == (24, 1)
-    assert (timing.artefact > 0).all()
+    first, second = time_in_turns(runners, feeds, OPTIONS, SILENT)
+    assert first.shape == second.shape == (24, 1)
+    assert (first > 0).all()
     # The last 24 turns: one settling inference and one timed one each, in the order AB BA AB …
     turns = log[-24 * 4 :]
     assert [name for name, _ in turns[:8]] == list("AABBBBAA")
@@ -70,9 +69,8 @@ def test_measures_percentiles_and_speedup(tmp_path: Path) -> None:
     path = linear(tmp_path / "model.onnx")
     ours, theirs = (Subject("onnxruntime", path, threads=1).open() for _ in range(2))
     feeds = latency_feeds([ours, theirs], None, OPTIONS)
-    found = {
-        m.metric: m for m in measure_latency(ours, theirs, feeds, threads=1, options=OPTIONS, progress=SILENT)
-    }
+    timing = Timing(*time_in_turns([ours, theirs], feeds, OPTIONS, SILENT))
+    found = {m.metric: m for m in latency_measurements(timing, feeds, threads=1, seed=OPTIONS.seed)}
     assert set(found) == {
         "latency_p50", "latency_p90", "latency_p95", "latency_p99", "latency_mean", "speedup",
     }  # fmt: skip
@@ -92,7 +90,8 @@ def test_measures_percentiles_and_speedup(tmp_path: Path) -> None:
 def test_runs_alone_without_a_baseline(tmp_path: Path) -> None:
     runner = Subject("onnxruntime", linear(tmp_path / "model.onnx"), threads=1).open()
     feeds = latency_feeds([runner], None, OPTIONS)
-    found = measure_latency(runner, None, feeds, threads=None, options=OPTIONS, progress=SILENT)
+    (times,) = time_in_turns([runner], feeds, OPTIONS, SILENT)
+    found = latency_measurements(Timing(times, None), feeds, threads=None, seed=OPTIONS.seed)
     assert "speedup" not in {m.metric for m in found}
     assert all(m.baseline is None for m in found)
     assert found[0].detail["threads"] >= 1
@@ -102,9 +101,9 @@ def test_caps_end_the_timing(tmp_path: Path) -> None:
     runner = Subject("onnxruntime", linear(tmp_path / "model.onnx"), threads=1).open()
     feeds = latency_feeds([runner], None, OPTIONS)
     capped = replace(OPTIONS, min_iterations=10**9, max_iterations=50)
-    assert time_interleaved(runner, None, feeds, capped, SILENT).artefact.size == 50
+    assert time_in_turns([runner], feeds, capped, SILENT)[0].size == 50
     brief = replace(OPTIONS, min_iterations=10**9, max_iterations=10**9, max_seconds=1e-9)
-    assert time_interleaved(runner, None, feeds, brief, SILENT).artefact.shape[0] == 1
+    assert time_in_turns([runner], feeds, brief, SILENT)[0].shape[0] == 1
 
 
 def test_fixed_batches_are_filled(tmp_path: Path) -> None:
