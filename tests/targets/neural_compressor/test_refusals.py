@@ -58,6 +58,14 @@ def test_a_named_compiler_that_is_missing_is_named(tmp_path: Path, monkeypatch: 
         _compile(tmp_path)
 
 
+def test_a_compiler_that_compiles_nothing_is_found_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(TargetError, match=r"and false cannot compile\."):
+        _compile(tmp_path, tmp_path / "missing.onnx")
+
+
 @pytest.mark.parametrize(
     ("changed", "kind", "told"),
     [
