@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
 from edgeq.compiler.normalize.attention import ATTENTION_OPSET
 from edgeq.errors import TargetError
@@ -43,7 +44,7 @@ def has_attention(*, rounding: bool) -> bool:
 def _probe(rounding: bool) -> ModelProto:
     rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "s", 8]) for name in "qkvy"]
     nodes = [helper.make_node("Attention", ["q", "k", "v"], ["y"], q_num_heads=2, kv_num_heads=2)]
-    constants = []
+    constants: list[tuple[Array, str]] = []
     if rounding:
         nodes.append(helper.make_node("QuantizeLinear", ["y", "scale", "zero"], ["rounded"]))
         constants = [(np.array(1, np.float32), "scale"), (np.array(0, np.uint8), "zero")]
