@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.load.quiet import quiet, reason
@@ -19,6 +20,28 @@ def require_quietly() -> None:
     with quiet():
         import neural_compressor.torch.quantization  # noqa: F401
         import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
+
+
+def require_methods_quietly() -> None:
+    """Import Neural Compressor's methods for weights, without the folder that this leaves behind."""
+    require_quietly()
+    with quiet(), _workspace_aside():
+        import neural_compressor.torch.algorithms.layer_wise  # noqa: F401
+
+
+@contextlib.contextmanager
+def _workspace_aside() -> Iterator[None]:
+    """What reads a model layer by layer makes a folder in the current one when it is imported."""
+    from neural_compressor.common import options
+
+    # Reading the public attribute would make the folder.
+    before = options._workspace
+    with TemporaryDirectory(prefix="edgeq-inc-") as folder:
+        options.workspace = folder
+        try:
+            yield
+        finally:
+            options.workspace = before
 
 
 def prepare(module: GraphModule, config: Any) -> GraphModule:

@@ -8,10 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from edgeq.calibration.random_inputs import random_samples
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Arrays, TensorSpec
 from edgeq.compiler.load.hugging_face import float_module
 from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan
@@ -21,9 +19,10 @@ from edgeq.targets.checks import refuse_failed
 from edgeq.targets.neural_compressor.autotune import Judge, Trial, Tuned, judge, refuse_missed
 from edgeq.targets.neural_compressor.capabilities import CAPABILITIES
 from edgeq.targets.neural_compressor.files import EXPECTED
-from edgeq.targets.neural_compressor.inc import require_quietly
+from edgeq.targets.neural_compressor.inc import require_methods_quietly
 from edgeq.targets.neural_compressor.options import NeuralCompressorOptions
 from edgeq.targets.neural_compressor.settings import Port
+from edgeq.targets.neural_compressor.weight_only.compute import outputs_of
 from edgeq.targets.neural_compressor.weight_only.layers import Layer, layers_of, plan_layers
 from edgeq.targets.neural_compressor.weight_only.prove import prove_again
 from edgeq.targets.neural_compressor.weight_only.quantize import quantize_layers, refuse_unready
@@ -50,7 +49,7 @@ def build_weights(job: BuildJob, folder: Path) -> BuildResult:
     """
     options = cast(NeuralCompressorOptions, job.options)
     model = _source(job)
-    require_quietly()
+    require_methods_quietly()
     quantized = _tuned(job, model, options) if options.autotune is not None else _rounded(job, model, options)
     module, plan, block = quantized.module, quantized.plan, quantized.block
     wide = halve_rest(module)
@@ -74,7 +73,7 @@ def build_weights(job: BuildJob, folder: Path) -> BuildResult:
     refuse_failed(checks, "folder of INT4 weights", "--scheme fp32")
     if quantized.judge is not None and quantized.tuned is not None:
         plan.notes.append(_judge_folder(folder, quantized.judge, quantized.tuned, job.threads))
-    return BuildResult(files, _load_hints(settings), _notes(plan, wide), evidence, checks, PROVED_BY, plan)
+    return BuildResult(files, _load_hints(settings), _notes(wide), evidence, checks, PROVED_BY, plan)
 
 
 @dataclass(frozen=True)
@@ -135,17 +134,8 @@ def _save_evidence(
 ) -> tuple[str, ...]:
     """What Neural Compressor's model computes in memory, and on what."""
     names = [spec.name for spec in outputs]
-    expected = [_computed(module, sample, names) for sample in samples]
+    expected = [outputs_of(module, sample, names) for sample in samples]
     return save_samples(samples, folder, SAMPLES), save_samples(expected, folder, EXPECTED)
-
-
-def _computed(module: Any, sample: Arrays, names: Sequence[str]) -> dict[str, Array]:
-    import torch
-
-    given = {name: torch.from_numpy(np.array(array)) for name, array in sample.items()}
-    with torch.inference_mode():
-        found = module(**given)
-    return {name: found[name].numpy() for name in names}
 
 
 def _load_hints(settings: WeightSettings) -> dict[str, Any]:
@@ -157,7 +147,7 @@ def _load_hints(settings: WeightSettings) -> dict[str, Any]:
     }
 
 
-def _notes(plan: Plan, wide: int) -> tuple[str, ...]:
+def _notes(wide: int) -> tuple[str, ...]:
     notes = [_EXPANDED]
     if wide:
         notes.append(f"{wide} weights are out of float16's range and stored in float32.")

@@ -10,12 +10,11 @@ from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import TargetError, UsageError
+from edgeq.targets.neural_compressor.weight_only.packing import PACKED
 
 if TYPE_CHECKING:
     import torch
 
-# Weights that the format packs into one int32.
-PACKED = 8
 _FORM = "INT4 weights in blocks of {block}"
 _REASONS = {
     "Embedding": "tables of embeddings have no INT4 form in this format: float16",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 BITS = 4
-_PACKED = 32 // BITS
+# Numbers in one int32.
+PACKED = 32 // BITS
 
 
 def group_index(inputs: int, block: int) -> Any:
@@ -36,4 +37,4 @@ def _unpacked(packed: Any) -> Any:
 
     shifts = torch.arange(0, 32, BITS, dtype=torch.int32)
     numbers = (packed.unsqueeze(-1) >> shifts) & ((1 << BITS) - 1)
-    return numbers.to(torch.int8).reshape(packed.shape[0], packed.shape[1] * _PACKED)
+    return numbers.to(torch.int8).reshape(packed.shape[0], packed.shape[1] * PACKED)

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeq.errors import ModelError
 from edgeq.targets.neural_compressor.weight_only.files import G_IDX, QWEIGHT, QZEROS, SCALES, WEIGHTS
+from edgeq.targets.neural_compressor.weight_only.packing import PACKED
 
 _PARTS = {QWEIGHT: "I32", QZEROS: "I32", SCALES: "F16", G_IDX: "I32"}
 _FLOATS = {"F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -30,14 +31,14 @@ class StoredLayers:
         return str(self._tensors.get(tensor, {}).get("dtype", ""))
 
     def _packed(self, name: str) -> bool:
-        """Whether the shapes are those of eight numbers per int32, over as many inputs as ``g_idx`` has."""
+        """Whether the shapes are those of packed numbers, over as many inputs as ``g_idx`` has."""
         shapes = {part: self._tensors[f"{name}.{part}"]["shape"] for part in _PARTS}
         rows, outputs = shapes[QWEIGHT]
         blocks, columns = shapes[QZEROS]
         return (
-            shapes[G_IDX] == [rows * 8]
+            shapes[G_IDX] == [rows * PACKED]
             and shapes[SCALES] == [blocks, outputs]
-            and columns * 8 == outputs
+            and columns * PACKED == outputs
             and f"{name}.weight" not in self._tensors
         )
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
-from edgeq.calibration.types import Arrays, DataSource, TensorSpec
+from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.plan import Plan
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import TargetError
@@ -17,6 +15,7 @@ from edgeq.progress import Progress
 from edgeq.targets.neural_compressor.autotune import Judge, Tuned, autotune
 from edgeq.targets.neural_compressor.options import Method
 from edgeq.targets.neural_compressor.weight_only.absorb import absorbing_layers
+from edgeq.targets.neural_compressor.weight_only.compute import outputs_of
 from edgeq.targets.neural_compressor.weight_only.layers import Layer, layers_of, plan_layers
 from edgeq.targets.neural_compressor.weight_only.quantize import (
     CALIBRATED,
@@ -83,7 +82,7 @@ def tune_weights(
             module,
             [(s.text, config_of(s.plan, recipe, s.block, s.method, absorbing)) for s in settings],
             judge,
-            lambda model, inputs: _outputs(model, inputs, names),
+            lambda model, inputs: outputs_of(model, inputs, names),
             calibrate_with(samples) if samples else None,
             example_of(samples),
         )
@@ -129,12 +128,3 @@ def _returned(model: Any, settings: Sequence[_Setting]) -> _Setting:
     """The setting of the model that Neural Compressor has returned, as the model itself tells it."""
     used = next(config for config in model.qconfig.values() if config.dtype != "fp32")
     return next(s for s in settings if (s.method, s.block) == (used.name, used.group_size))
-
-
-def _outputs(model: Any, inputs: Arrays, names: Sequence[str]) -> Arrays:
-    import torch
-
-    given = {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}
-    with torch.inference_mode():
-        found = model(**given)
-    return {name: found[name].numpy() for name in names}
