@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from edgeq.benchmarks.subject import Subject
 from edgeq.benchmarks.worker import save_inputs
 from edgeq.calibration.types import Array
 from edgeq.errors import TargetError
+from edgeq.processes import module_command, module_path, why_it_failed
 from edgeq.progress import Advance, Progress
 
 
@@ -93,13 +92,11 @@ class _Launcher:
         request, result = self.folder / "request.json", self.folder / "result.json"
         result.unlink(missing_ok=True)
         request.write_text(json.dumps(self._request(subject, modules)), encoding="utf-8")
-        # -P and PYTHONPATH: the new process finds exactly the modules that this one does.
-        command = [sys.executable, "-P", "-m", "edgeq.benchmarks.worker", str(request), str(result)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = module_command("edgeq.benchmarks.worker", (str(request), str(result)))
         try:
             ended = subprocess.run(
                 command,
-                env=environment,
+                env={**os.environ, **module_path()},
                 capture_output=True,
                 timeout=self.options.process_timeout,
                 check=False,
@@ -126,17 +123,9 @@ class _Launcher:
 
 def _read_result(path: Path, subject: Subject, ended: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
     if ended.returncode != 0 or not path.is_file():
-        raise TargetError(f"{subject.path} fails in a fresh process: {_why(ended)}.")
+        why = why_it_failed(ended.returncode, ended.stderr)
+        raise TargetError(f"{subject.path} fails in a fresh process: {why}.")
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if "error" in result:
         raise TargetError(f"{subject.path} fails in a fresh process: {result['error']}", fix=result["fix"])
     return result
-
-
-def _why(ended: subprocess.CompletedProcess[bytes]) -> str:
-    if ended.returncode < 0:
-        name = signal.Signals(-ended.returncode).name
-        memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
-        return f"it was ended by {name}{memory}"
-    lines = ended.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1].rstrip(".") if lines else f"it exited with {ended.returncode}"

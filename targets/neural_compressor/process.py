@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.processes import module_command, module_path, why_it_failed
+
 # Settings of PyTorch's compiler in the user's environment would change what is compiled.
 _FOREIGN = ("TORCHINDUCTOR_", "TORCH_", "AOT_INDUCTOR", "AOTINDUCTOR", "ONEDNN_", "DNNL_", "ATEN_CPU")
 
@@ -29,12 +31,10 @@ class Ended:
 
 def run_module(module: str, arguments: Sequence[str], working: Path, variables: Mapping[str, str]) -> Ended:
     """Run ``python -m module`` in the folder ``working`` with ``variables`` in its environment."""
-    # -P and PYTHONPATH: the new process finds exactly the modules that this one does.
-    command = [sys.executable, "-P", "-m", module, *arguments]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
-    environment = {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables}
-    ended = _run(command, working, environment)
-    why = _why(ended) if ended.returncode else ""
+    environment = {**kept, **module_path(), **variables}
+    ended = _run(module_command(module, arguments), working, environment)
+    why = why_it_failed(ended.returncode, ended.stderr) if ended.returncode else ""
     return Ended(bool(ended.returncode), why, ended.stdout.decode(errors="replace"))
 
 
@@ -88,11 +88,3 @@ def _run(
     finally:
         os.close(parent)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
-def _why(ended: subprocess.CompletedProcess[bytes]) -> str:
-    if ended.returncode < 0:
-        name = signal.Signals(-ended.returncode).name
-        return f"it was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    lines = ended.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1].rstrip(".") if lines else f"it exited with {ended.returncode}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
+from edgeq.processes import ended_by_signal
 from edgeq.targets.tensorrt.backend import said
 from edgeq.targets.tensorrt.backend.request import BackendName, BuildRequest
 
@@ -144,8 +144,4 @@ def _environment() -> dict[str, str]:
 
 
 def _how(code: int) -> str:
-    if code >= 0:
-        return f"ended with the code {code}"
-    name = signal.Signals(-code).name
-    memory = " (the system may be out of memory)" if name == "SIGKILL" else ""
-    return f"was ended by {name}{memory}"
+    return f"ended with the code {code}" if code >= 0 else ended_by_signal(code)
