@@ -17,6 +17,7 @@ from edgeq.compiler.model import Source
 from edgeq.errors import ConfigError, DataError, ModelError, TargetError, UsageError
 from edgeq.targets.neural_compressor.target import NeuralCompressorTarget
 from tests.support.int4_folders import LENGTH, compiled, source, tokens
+from tests.support.weight_models import sqnr
 
 pytest.importorskip("neural_compressor")
 pytest.importorskip("optimum")
@@ -54,10 +55,6 @@ def float_outputs(folder: Path, task: str, inputs: dict[str, np.ndarray]) -> np.
     with torch.no_grad():
         logits = model(**{name: torch.from_numpy(a) for name, a in inputs.items()}).logits
     return np.asarray(logits.numpy())
-
-
-def sqnr(wanted: np.ndarray, got: np.ndarray) -> float:
-    return float(10 * np.log10(np.square(wanted).sum() / np.square(got - wanted).sum()))
 
 
 def outputs(folder: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
