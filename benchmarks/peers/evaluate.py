@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from labelled import SETS, LabelledSet
+from turns import median_ms
 
 from edgeq.targets.onnxruntime.session import session_options
 
@@ -82,16 +83,9 @@ def sqnr(reference: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float
 
 def latencies(runners: list[Any], data: LabelledSet) -> list[float]:
     """Median latency in ms of one sample, the runners interleaved."""
-    times: list[list[float]] = [[] for _ in runners]
     names = {i.name for i in runners[0].get_inputs()}
     feed = {n: v[:1] for n, v in data.evaluation.items() if n in names}
-    for round_ in range(LATENCY_ROUNDS + 5):
-        for index, runner in enumerate(runners):
-            start = time.perf_counter()
-            runner.run(None, feed)
-            if round_ >= 5:
-                times[index].append(time.perf_counter() - start)
-    return [1000 * float(np.median(t)) for t in times]
+    return median_ms([partial(runner.run, None, feed) for runner in runners], LATENCY_ROUNDS)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from evaluate import metric, sqnr
 from fresh import fresh, peak_mib
 from labelled import SETS, LabelledSet
+from turns import median_ms
 
 METHODS = {
     "edgeq": {},
@@ -93,15 +95,8 @@ def _scores(runner: Any, data: LabelledSet) -> np.ndarray[Any, Any]:
 
 
 def _interleaved(runners: list[Any], data: LabelledSet) -> list[float]:
-    feeds = [_feed(runner, data, 0, 1) for runner in runners]
-    times: list[list[float]] = [[] for _ in runners]
-    for round_ in range(WARM_UP + ROUNDS):
-        for index, (runner, feed) in enumerate(zip(runners, feeds, strict=True)):
-            start = time.perf_counter()
-            runner.run(feed)
-            if round_ >= WARM_UP:
-                times[index].append(time.perf_counter() - start)
-    return [1000 * float(np.median(taken)) for taken in times]
+    calls = [partial(runner.run, _feed(runner, data, 0, 1)) for runner in runners]
+    return median_ms(calls, ROUNDS, WARM_UP)
 
 
 def one_set(name: str, scheme: str, kept: Path) -> Iterator[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from fresh import cpu_seconds, peak_mib
 from intel_models import MODELS, IntelModel
 from judging import Run, judged, samples
 from torch_models import INPUTS, module
+from turns import median_ms
 
 from edgeq.calibration.types import Arrays
 
@@ -105,14 +105,7 @@ def total(folder: Path) -> int:
 
 def timed(run: Run, float32: Run, feed: Arrays) -> dict[str, float]:
     """Median milliseconds of both, in turns."""
-    times: list[list[float]] = [[], []]
-    for index in range(ROUNDS + 5):
-        for kept, one in zip(times, (run, float32), strict=True):
-            start = time.perf_counter()
-            one(feed)
-            if index >= 5:
-                kept.append(time.perf_counter() - start)
-    own, reference = (1000 * float(np.median(of)) for of in times)
+    own, reference = median_ms([lambda: run(feed), lambda: float32(feed)], ROUNDS)
     return {"p50_ms": own, "eager_ms": reference}
 
 

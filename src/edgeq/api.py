@@ -195,6 +195,11 @@ def _stem(model: Any) -> str:
 
 
 def chosen_recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
+    """``recipe``, or the one that ``scheme`` stands for.
+
+    Raises:
+        UsageError: neither is given, there is no such scheme, or they contradict each other.
+    """
     if recipe is None and scheme is None:
         raise UsageError("No scheme was given.", fix=f"Choose one of: {', '.join(SCHEMES)}.")
     if scheme is not None and scheme not in SCHEMES:
@@ -210,6 +215,12 @@ def chosen_recipe(scheme: str | None, recipe: Recipe | None) -> Recipe:
 
 
 def parsed_budgets(budgets: Sequence[str | Budget], options: BenchOptions | None) -> tuple[Budget, ...]:
+    """``budgets``, those that are texts parsed.
+
+    Raises:
+        ConfigError: one cannot be read.
+        UsageError: there are some, and nothing is measured.
+    """
     parsed = tuple(parse_budget(b) if isinstance(b, str) else b for b in budgets)
     if parsed and options is None:
         raise UsageError(
