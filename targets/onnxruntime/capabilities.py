@@ -12,7 +12,6 @@ from edgeq.targets.base import Capabilities, OpRule
 
 _MOVE = OpRule(activations=(0,), role="move", same_range=True, note="only moves INT8 values")
 _JOIN = OpRule(activations=(0,), role="join")
-_JOIN_TWO = OpRule(activations=(0, 1), role="join")
 
 _INT8_STATIC = {
     "Conv": OpRule(activations=(0,), weights={1: 0}, bias=2, note="QLinearConv"),

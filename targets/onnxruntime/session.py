@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import TargetError
+from edgeq.machine import usable_cores
 
 PROVIDERS = ["CPUExecutionProvider"]
 _SILENT = 4  # ORT's severity "fatal": errors reach the user as exceptions, not as log lines
@@ -26,13 +27,6 @@ _WRONG_OPTIMIZERS = (
 )
 
 
-def usable_cpus() -> int:
-    """The CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def session_options(threads: int | None, *, in_float: bool = False) -> Any:
     """The options of every session: measuring, verifying and running see the same graph.
 
@@ -42,7 +36,7 @@ def session_options(threads: int | None, *, in_float: bool = False) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cpus()
+    options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
