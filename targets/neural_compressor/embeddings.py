@@ -5,7 +5,7 @@ PyTorch's compiler has no INT8 table: it would store what is a third of many lan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +16,13 @@ from edgeq.targets.neural_compressor.constants import constant, insert_constant,
 from edgeq.targets.neural_compressor.names import op_type
 
 if TYPE_CHECKING:
+    from torch.export import ExportedProgram
     from torch.fx import GraphModule, Node
 
 # Smaller tables are not worth the further ops.
 _SMALLEST = 1 << 14
+# Ops that leave all values as they are.
+_MOVES = frozenset({"view", "reshape", "unsqueeze", "squeeze", "transpose", "permute", "contiguous", "to"})
 _REASON = "its table is stored in INT8, the rows it reads are widened"
 
 
@@ -42,6 +45,30 @@ def store_tables(module: GraphModule, plan: Plan, names: Mapping[str, str]) -> N
     module.delete_all_unused_submodules()
     _drop_unread(module)
     module.recompile()
+
+
+def indexed_rows(program: ExportedProgram, inputs: Sequence[str]) -> dict[str, int]:
+    """Input → rows of the smallest table that it indexes, of those that a table reads as they are.
+
+    ``inputs``: names of the program's inputs, in its order.
+    """
+    names = dict(zip(program.graph_signature.user_inputs, inputs, strict=True))
+    found: dict[str, int] = {}
+    for node in program.graph.nodes:
+        if op_type(node) != "embedding":
+            continue
+        name = names.get(_unmoved(node.args[1]).name)
+        if name is not None:
+            rows = int(node.args[0].meta["val"].shape[0])
+            found[name] = min(rows, found.get(name, rows))
+    return found
+
+
+def _unmoved(node: Node) -> Node:
+    """What ``node`` has the values of, in another shape or integer type."""
+    while op_type(node) in _MOVES:
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _is_lookup(node: Node) -> bool:

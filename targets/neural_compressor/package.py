@@ -17,6 +17,7 @@ from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.neural_compressor.compiler import require_compiler
 from edgeq.targets.neural_compressor.cpu import instruction_sets, require_vectors
 from edgeq.targets.neural_compressor.dynamic_sizes import Dimensions
+from edgeq.targets.neural_compressor.embeddings import indexed_rows
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.placement import Call, place
 from edgeq.targets.neural_compressor.process import Ended, run_module
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
+# Bytes that sources, objects and caches take besides weights; small models took 3 MB.
+_CODE_SPACE = 16_000_000
 # Names between this process and the one that compiles.
 PROGRAM, JOB, TOLD = "program.pt2", "job.json", "told.json"
 
@@ -67,6 +70,7 @@ def write_package(
         TemporaryDirectory(prefix="edgeq-aot-") as name,
     ):
         working = Path(name)
+        _require_space(program, working)
         calls = _compile(program, compiler, working)
         shutil.move(working / MODEL, folder / MODEL)
     evidence = place(program, calls, names).write(folder)
@@ -83,6 +87,27 @@ def _export(module: GraphModule, example: Sequence[torch.Tensor], dynamic_shapes
             return torch.export.export(module, given, dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:
         raise TargetError(f"PyTorch cannot export the quantized program: {reason(error)}.") from error
+
+
+def _require_space(program: ExportedProgram, working: Path) -> None:
+    """Refuse a full disk: PyTorch ends the process when it cannot finish a file.
+
+    Raises:
+        TargetError: telling what is needed.
+    """
+    stored = sum(t.nbytes for t in (*program.state_dict.values(), *program.constants.values()) if _sized(t))
+    # The program, its weights as the compiler writes them, the package; code and objects beside them.
+    needed = 3 * stored + _CODE_SPACE
+    free = shutil.disk_usage(working).free
+    if free < needed:
+        raise TargetError(
+            f"Compiling needs {needed / 1e6:.0f} MB in {working.parent}, and {free / 1e6:.0f} MB are free.",
+            fix="Free space there, or name another folder (TMPDIR).",
+        )
+
+
+def _sized(value: Any) -> bool:
+    return hasattr(value, "nbytes")
 
 
 def _compile(program: ExportedProgram, compiler: str, working: Path) -> list[Call]:
@@ -121,6 +146,7 @@ def _interface(
         inputs=tuple(dimensions.port(spec, index) for index, spec in enumerate(inputs)),
         outputs=tuple(Port.of(spec) for spec in outputs),
         dimensions=dimensions.ranges,
+        rows=indexed_rows(program, [spec.name for spec in inputs]),
         cpu=instruction_sets(),
         torch=torch.__version__,
     )

@@ -72,6 +72,7 @@ class PackageRunner:
             raise closed_runner()
         check_inputs(self._inputs, inputs)
         check_sizes(self._interface, inputs)
+        check_rows(self._interface, inputs)
         tensors = [tensor(inputs[spec.name]) for spec in self._inputs]
         try:
             with computing_threads(self._threads):
@@ -132,6 +133,23 @@ def check_sizes(interface: Interface, inputs: Arrays) -> None:
                     f"The dimension {name!r} is {before} in the input {other!r} and {size} in {port.name!r}.",
                     fix="Give inputs of one size.",
                 )
+
+
+def check_rows(interface: Interface, inputs: Arrays) -> None:
+    """Refuse indices beyond a table: the code would throw in a thread, which ends the process.
+
+    Raises:
+        DataError: naming the input and the value.
+    """
+    for name, rows in interface.rows.items():
+        array = inputs[name]
+        if not array.size or (array.min() >= 0 and array.max() < rows):
+            continue
+        wrong = array.min() if array.min() < 0 else array.max()
+        raise DataError(
+            f"The input {name!r} has the value {wrong}; the model's table has rows 0 to {rows - 1}.",
+            fix="Use the tokenizer that the model was trained with.",
+        )
 
 
 def _check_range(interface: Interface, name: str, size: int, where: str) -> None:

@@ -35,7 +35,8 @@ class Interface(BaseModel):
     """Inputs and outputs in the order of the program, and what its machine code was compiled for.
 
     ``dimensions``: name of a dynamic dimension → smallest and largest size that the code is right for (None:
-    no limit). ``cpu``: instruction sets that it may use (see ``cpu.py``); ``torch``: whose code it links to.
+    no limit). ``rows``: input → rows of the smallest table that it indexes. ``cpu``: instruction sets that it
+    may use (see ``cpu.py``); ``torch``: whose code it links to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class Interface(BaseModel):
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     dimensions: dict[str, tuple[int, int | None]]
+    rows: dict[str, int] = {}
     cpu: tuple[str, ...]
     torch: str
 

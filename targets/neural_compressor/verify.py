@@ -41,11 +41,16 @@ def _result(plan: NodePlan, placed: Placed | None) -> NodeResult:
         return _told(plan, STORED_INT8, placed.kernel, "")
     if plan.precision == "other":
         return _told(plan, "other", placed.kernel, "")
-    missed = plan.precision in QUANTIZED
-    why = "PyTorch's compiler has no INT8 kernel for it here and computes it in float" if missed else ""
-    return _told(plan, "fp32", placed.kernel, why)
+    if plan.precision in QUANTIZED:
+        # What the plan says of it is not so.
+        why = "PyTorch's compiler has no INT8 kernel for it here and computes it in float"
+        return _node(plan, "fp32", placed.kernel, why)
+    return _told(plan, "fp32", placed.kernel, "")
 
 
 def _told(plan: NodePlan, actual: str, kernel: str, found: str) -> NodeResult:
-    reason = "; ".join(part for part in (plan.reason, found) if part)
+    return _node(plan, actual, kernel, "; ".join(part for part in (plan.reason, found) if part))
+
+
+def _node(plan: NodePlan, actual: str, kernel: str, reason: str) -> NodeResult:
     return NodeResult(plan.name, plan.op_type, plan.precision, actual, kernel, reason, plan.asked)

@@ -11,6 +11,7 @@ import torch
 
 import edgeq
 from edgeq.errors import ConfigError, DataError, EdgeqError, TargetError, UsageError
+from edgeq.targets.neural_compressor import package
 from tests.support.cli import make_workspace
 from tests.support.neural_compressor import Layers, layers_inputs, seeded
 
@@ -64,6 +65,15 @@ def test_a_compiler_that_compiles_nothing_is_found_before_the_model_is_read(
     monkeypatch.setenv("CXX", "false")
     with pytest.raises(TargetError, match=r"and false cannot compile\."):
         _compile(tmp_path, tmp_path / "missing.onnx")
+
+
+def test_a_full_temporary_folder_is_told_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "_CODE_SPACE", 1 << 60)
+    with pytest.raises(TargetError, match=r"^Compiling needs \d+ MB in .+, and \d+ MB are free\."):
+        _compile(tmp_path, scheme="fp32", calibration=None)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

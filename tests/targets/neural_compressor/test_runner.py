@@ -50,6 +50,20 @@ def test_inputs_must_agree_about_their_batch(static: CompileResult) -> None:
         runner.run(inputs)
 
 
+@pytest.mark.parametrize("token", [-1, 1200], ids=["negative", "beyond the table"])
+def test_tokens_beyond_the_table_are_refused_where_the_code_would_end_the_process(
+    static: CompileResult, token: int
+) -> None:
+    inputs = grid_inputs(3)
+    inputs["tokens"][1, 2] = token
+    with PackageRunner(static.folder, threads=1) as runner, pytest.raises(DataError) as caught:
+        runner.run(inputs)
+    assert (
+        caught.value.what
+        == f"The input 'tokens' has the value {token}; the model's table has rows 0 to 1199."
+    )
+
+
 @pytest.mark.parametrize(
     "form",
     [np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2], lambda x: x[::-1][::-1], np.copy],
