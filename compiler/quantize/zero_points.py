@@ -145,20 +145,24 @@ def _shift(
             back = _add(edit, dequantize.outputs[0], shift, f"{name}_unshifted")
             edit.insert_before(node, [back])
             node.replace_input_with(index, back.outputs[0])
-    for rounding in [quantize, *_pad(edit, quantize, dequantize)]:
-        reader = _before_pooling(rounding)
+    for rounding, pad in _pad(edit, quantize, dequantize):
+        pooling = _pooling(pad or rounding)
+        reader = pooling or rounding
         moved = _add(edit, _input(reader), -shift, f"{name}_shifted")
         edit.insert_before(reader, [moved])
         reader.replace_input_with(0, moved.outputs[0])
+        if pad is not None and pooling is not None:  # it adds what zeros have become
+            pad.resize_inputs(3)
+            pad.replace_input_with(2, edit.initializer(f"{name}_shifted_zero", np.asarray(-shift)))
 
 
-def _before_pooling(quantize: ir.Node) -> ir.Node:
-    """The MaxPool that ``quantize`` alone reads, or itself: rounding moves past maxima, a sum does not."""
-    value = _input(quantize)
+def _pooling(node: ir.Node) -> ir.Node | None:
+    """The MaxPool that ``node`` alone reads: rounding moves past maxima, a sum between them does not."""
+    value = _input(node)
     producer = value.producer()
     if producer is None or producer.op_type != "MaxPool" or value.is_graph_output():
-        return quantize
-    return producer if len(producer.outputs) == 1 and len(list(value.uses())) == 1 else quantize
+        return None
+    return producer if len(producer.outputs) == 1 and len(list(value.uses())) == 1 else None
 
 
 def _add(edit: Rewriter, value: ir.Value, number: Floats | np.float32, name: str) -> ir.Node:
@@ -221,21 +225,19 @@ def _add_behind(edit: Rewriter, node: ir.Node, numbers: Floats) -> None:
     edit.follow(node, [made])
 
 
-def _pad(edit: Rewriter, quantize: ir.Node, dequantize: ir.Node) -> list[ir.Node]:
-    """Pad what padded layers read before it is rounded; returns the further roundings that this takes."""
+def _pad(edit: Rewriter, quantize: ir.Node, dequantize: ir.Node) -> list[tuple[ir.Node, ir.Node | None]]:
+    """Pad what padded layers read before it is rounded; returns every rounding with its Pad."""
     readers: dict[tuple[int, ...], list[ir.Node]] = {}
     for node, _ in dequantize.outputs[0].uses():
         readers.setdefault(_pads(node), []).append(node)
-    value, made = _input(quantize), []
+    value, made = _input(quantize), list[tuple[ir.Node, ir.Node | None]]()
     for index, (pads, nodes) in enumerate(sorted(readers.items())):
         pair = (quantize, dequantize)
         if index > 0:
             pair = _another(edit, quantize, dequantize)
-            made.append(pair[0])
             for node in nodes:
                 node.replace_input_with(0, pair[1].outputs[0])
-        if pads:
-            _pad_before(edit, value, pads, pair)
+        made.append((pair[0], _pad_before(edit, value, pads, pair) if pads else None))
         for node in nodes if pads else []:
             node.attributes.pop("pads")
     return made
@@ -255,7 +257,7 @@ def _another(edit: Rewriter, quantize: ir.Node, dequantize: ir.Node) -> tuple[ir
 
 def _pad_before(
     edit: Rewriter, value: ir.Value, pads: tuple[int, ...], pair: tuple[ir.Node, ir.Node]
-) -> None:
+) -> ir.Node:
     """A layer's own padding as a Pad of ``value`` that the rounding ``pair`` reads."""
     half = len(pads) // 2
     amounts = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
@@ -265,6 +267,7 @@ def _pad_before(
     pair[0].replace_input_with(0, made.outputs[0])
     for node in (made, *pair):
         node.outputs[0].shape = _padded(value.shape, amounts.reshape(2, -1).sum(axis=0).tolist())
+    return made
 
 
 def _padded(shape: ir.Shape | None, more: list[int]) -> ir.Shape | None:

@@ -142,6 +142,24 @@ def test_padding_of_every_rank_and_form(rank: int, pads: list[int], attributes: 
     assert run_model(result.model, {"x": other})[0].shape == run_model(model, {"x": other})[0].shape
 
 
+def test_maxima_before_padding_are_shifted_before_they_are_taken() -> None:
+    """A sum between the maxima and the rounding would keep them out of INT8."""
+    model = graph(
+        [
+            ("Relu", ["x"], ["r"], {}),
+            ("MaxPool", ["r"], ["m"], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+            ("Conv", ["m", "w"], ["y"], {"pads": [1, 0, 2, 1]}),
+        ],
+        {"x": ["N", 4, 8, 8]},
+        ["y"],
+        {"w": normal(4, 4, 3, 3, seed=1)},
+    )
+    result, nearness = same_numbers(model, normal(8, 4, 8, 8))
+    assert nearness > 100
+    ops = [node.op_type for node in result.model.ir.graph]
+    assert ops.index("Add") < ops.index("MaxPool") < ops.index("Pad")
+
+
 def test_what_is_padded_may_be_an_output_too() -> None:
     model = graph(
         [("Relu", ["x"], ["r"], {}), ("Conv", ["r", "w"], ["y"], {"pads": [1, 1, 1, 1]})],
