@@ -26,7 +26,7 @@ KERNELS: Mapping[Scheme, frozenset[str]] = {
 }
 _FLOAT: tuple[Wanted, ...] = ("fp32",)
 # Ops that pass INT8 values on, between INT8 neighbours.
-_PASSING = frozenset({"max_pool2d", "cat", "flatten"})
+PASSING = frozenset({"max_pool2d", "cat", "flatten"})
 # Ops that the quantizer would round although they are computed in float all the same, on the rounded values;
 # the averages of a pool would have the range of what they are averages of.
 _ROUNDED_IN_VAIN = frozenset({"mul", "avg_pool2d", "adaptive_avg_pool2d"})
@@ -140,7 +140,7 @@ def _why_float(named: Named, scheme: Scheme) -> str:
 
 
 def _why_joined(named: Named) -> str:
-    if named.op_type in _PASSING:
+    if named.op_type in PASSING:
         return "it is computed on INT8 values"
     return "it is part of the INT8 kernel before it"
 

@@ -71,13 +71,23 @@ def _mend_layouts() -> None:
 
 
 def _compiler(folder: Path, compiler: str) -> str:
-    """A command in ``folder`` that leaves symbols and the paths of this machine out of what it compiles."""
+    """A command in ``folder`` that compiles without symbols, paths and addresses of this machine.
+
+    PyTorch names INT8 kernels by the ``repr`` of Python functions, which tells where they lie in memory.
+    """
     import torch
 
     script = folder / Path(compiler).name
     roots = {folder: "edgeq", Path(torch.__file__).parent: "torch"}
     maps = " ".join(shlex.quote(f"-ffile-prefix-map={path}={name}") for path, name in roots.items())
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(compiler)} {maps} -s "$@"\n', encoding="utf-8")
+    lines = (
+        "#!/bin/sh",
+        'for file in "$@"; do',
+        "  case $file in *.cpp) sed -i 's/ at 0x[0-9a-f]*>/>/g' \"$file\" ;; esac",
+        "done",
+        f'exec {shlex.quote(compiler)} {maps} -s "$@"',
+    )
+    script.write_text("\n".join((*lines, "")), encoding="utf-8")
     script.chmod(0o755)
     return str(script)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, NodeResult
+from edgeq.targets.neural_compressor.annotate import PASSING
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.placement import Placed, Placement
 
@@ -41,6 +42,10 @@ def _result(plan: NodePlan, placed: Placed | None) -> NodeResult:
         return _told(plan, STORED_INT8, placed.kernel, "")
     if plan.precision == "other":
         return _told(plan, "other", placed.kernel, "")
+    if plan.precision in QUANTIZED and not plan.asked and plan.op_type not in PASSING:
+        # An activation has no INT8 arithmetic to miss: it is fused or not.
+        why = "computed in float: PyTorch's compiler did not fuse it into the INT8 kernel before it"
+        return NodeResult(plan.name, plan.op_type, "fp32", "fp32", placed.kernel, why, asked=False)
     if plan.precision in QUANTIZED:
         # What the plan says of it is not so.
         why = "PyTorch's compiler has no INT8 kernel for it here and computes it in float"
