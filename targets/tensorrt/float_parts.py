@@ -24,6 +24,8 @@ _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "ConstantOfShape"})
 # TensorRT for RTX 1.7.1 refuses them in bfloat16 (found by building each operator).
 _NO_BFLOAT16 = frozenset({"Celu", "ConvTranspose", "GRU", "HardSwish", "Mish", "Shrink"})
 _QUANTIZATION = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# What may stand between a shift and its rounding.
+_MOVES = frozenset({"MaxPool", "Pad"})
 _ANGLES = frozenset({"Sin", "Cos"})
 # They compute with data, whatever they read.
 _DATA = _QUANTIZATION | {
@@ -115,6 +117,39 @@ def _follow_squares(nodes: Iterable[ir.Node], found: Reasons) -> None:
         if all(maker is None or maker in squares for maker in makers):
             squares.add(node)
             found.setdefault(node, "it reads sums of squares")
+
+
+def shifts(graph: ir.Graph) -> Reasons:
+    """Sums with one number that are rounded to integers next, and what stands between.
+
+    They are those of zero points (:mod:`edgeq.compiler.quantize.zero_points`), about 128 steps large, where
+    numbers of float16 lie up to a sixteenth of a step apart and those of bfloat16 half of one or more. That
+    moves the borders between the steps, and a channel whose values lie close together falls aside at once.
+    The compiler makes the sum and its Cast part of the kernel that rounds, which moves no more bytes.
+    """
+    found: Reasons = {}
+    for rounding in (node for node in graph if node.op_type == "QuantizeLinear"):
+        way: list[ir.Node] = []
+        maker = _only_maker(rounding)
+        while maker is not None and maker.op_type in _MOVES:
+            way.append(maker)
+            maker = _only_maker(maker)
+        if maker is not None and maker.op_type == "Add" and any(map(_is_number, maker.inputs)):
+            found.update(dict.fromkeys((*way, maker), "it shifts what is rounded to integers"))
+    return found
+
+
+def _only_maker(reader: ir.Node) -> ir.Node | None:
+    """What makes the first input of ``reader``, if nothing else reads it."""
+    value = reader.inputs[0]
+    if value is None or value.is_graph_output() or len(list(value.uses())) != 1:
+        return None
+    return value.producer()
+
+
+def _is_number(value: ir.Value | None) -> bool:
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return tensor is not None and tensor.size == 1
 
 
 def exact_counts(nodes: Collection[ir.Node]) -> set[ir.Node]:

@@ -21,7 +21,7 @@ from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.masks import soften_masks
 from edgeq.compiler.quantize.narrowing import FLOAT, Caster, NarrowConstants
 from edgeq.compiler.quantize.rewriter import Editor, drop_unused
-from edgeq.targets.tensorrt.float_parts import Reasons, float_parts
+from edgeq.targets.tensorrt.float_parts import Reasons, float_parts, shifts
 from edgeq.targets.tensorrt.magnitudes import around, too_large
 from edgeq.targets.tensorrt.options import HighPrecision
 
@@ -58,7 +58,7 @@ def cast_rest(
     for name, node in plan.nodes.items():
         if node.pinned:
             kept.update((n, node.reason) for n in result.ir.graph.all_nodes() if n.name == name)
-    _convert(result.ir, dtype, Caster(state, constants, dtype), kept)
+    _convert(result.ir, dtype, Caster(state, constants, dtype), {**shifts(result.ir.graph), **kept})
     drop_unused(result.ir)
     return result, _notes(kept, precision)
 

@@ -24,13 +24,13 @@ from edgeq.targets.tensorrt.backend.request import BuildReport
 from edgeq.targets.tensorrt.capabilities import capabilities
 from edgeq.targets.tensorrt.layers.parse import parse_table
 from edgeq.targets.tensorrt.magnitudes import too_large
-from edgeq.targets.tensorrt.options import TensorRTOptions
+from edgeq.targets.tensorrt.options import HighPrecision, TensorRTOptions
 from edgeq.targets.tensorrt.precision import cast_rest
 from tests.support.static_models import Samples
 from tests.support.tensorrt import needs_rtx, request
 from tests.support.weight_models import build, node, random, sqnr
 
-HALF, BRAIN = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+FLOAT, HALF, BRAIN = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 NOTHING = Plan()
 Feeds = dict[str, Array]
 
@@ -58,6 +58,43 @@ def names(nodes: Iterable[ir.Node]) -> set[str]:
 
 def by_name(model: Model) -> dict[str, ir.Node]:
     return {n.name or "": n for n in model.ir.graph.all_nodes()}
+
+
+@pytest.mark.parametrize("moves", [(), ("Pad",), ("MaxPool", "Pad")])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", HALF), ("bf16", BRAIN)])
+def test_a_shift_before_rounding_is_summed_in_float32(
+    precision: HighPrecision, dtype: ir.DataType, moves: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Numbers of float16 about 128 steps large are a sixteenth of a step apart: values would fall aside."""
+    step = 1.34375
+    found, notes = cast_rest(shifted(step, moves), NOTHING, precision)
+    summed = [n for n in found.ir.graph if n.op_type in ("Add", "QuantizeLinear", *moves)]
+    assert [n.inputs[0].dtype for n in summed] == [FLOAT] * (2 + len(moves))
+    assert {n.outputs[0].dtype for n in found.ir.graph if n.op_type in ("Relu", "DequantizeLinear")} == {
+        dtype
+    }
+    assert not notes
+    if precision == "bf16":  # ONNX Runtime has no such kernels on CPUs
+        return
+    x = np.float32(step / 2 + np.arange(-40, 40) / 2048).reshape(1, 80, 1, 1)
+    codes = run(found, tmp_path, {"x": x})["y"][0, :, -1, -1] / np.float32(step)
+    np.testing.assert_array_equal(codes[x.ravel() != step / 2], [-128] * 40 + [-127] * 39)
+
+
+def shifted(step: float, moves: tuple[str, ...]) -> Model:
+    """What is added to a Relu is rounded, behind ``moves``."""
+    numbers = {"by": np.float32(-128 * step), "step": np.float32(step), "zero": np.int8(0)}
+    pads = np.array([0, 0, 1, 1, 0, 0, 0, 0])
+    nodes = [node("Relu", ["x"], ["r"]), node("Add", ["r", "by"], ["a"])]
+    for op_type in moves:
+        inputs, attributes = (["pads"], {}) if op_type == "Pad" else ([], {"kernel_shape": [1, 1]})
+        nodes.append(node(op_type, [nodes[-1].output[0], *inputs], [f"from_{op_type}"], **attributes))
+    nodes.append(node("QuantizeLinear", [nodes[-1].output[0], "step", "zero"], ["q"]))
+    nodes.append(node("DequantizeLinear", ["q", "step", "zero"], ["d"]))
+    nodes.append(node("Neg", ["d"], ["m"]))
+    nodes.append(node("Neg", ["m"], ["y"]))
+    constants = {name: np.asarray(number) for name, number in {**numbers, "pads": pads}.items()}
+    return build(nodes, {"x": ("f", [1, 80, 1, 1])}, constants)
 
 
 def perceptron() -> Model:
