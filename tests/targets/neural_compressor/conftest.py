@@ -16,6 +16,7 @@ MISSING = importlib.util.find_spec("neural_compressor") is None or shutil.which(
 collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker runs what shares an artefact: each of them would compile its own."""
     for item in items:
