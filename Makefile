@@ -72,7 +72,7 @@ demo: $(VENV)/.demo
 	  $(BIN)/edgeq check examples/digits/edgeq.toml --force $$rows
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not slow'
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow'
 
 slow: $(VENV)/.dev
 	@[ -n "$${EDGEQ_DATA:-}" ] || { echo 'make slow needs EDGEQ_DATA=DIR, the folder of real models and data'; exit 2; }

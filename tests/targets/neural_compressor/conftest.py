@@ -16,14 +16,6 @@ MISSING = importlib.util.find_spec("neural_compressor") is None or shutil.which(
 collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs what shares an artefact: each of them would compile its own."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("neural-compressor"))
-
-
 @pytest.fixture(scope="session")
 def static(tmp_path_factory: pytest.TempPathFactory) -> CompileResult:
     """One layer of each kind in int8-static."""
