@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from edgeq.compiler.load.quiet import quiet
 from edgeq.errors import MissingExtraError
 
 
@@ -21,17 +20,12 @@ def coremltools() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    logger = logging.getLogger("coremltools")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), interrupts_held():
-            warnings.simplefilter("ignore")
+        # torchao, where it is installed, is imported too and reports what it has for GPUs.
+        with quiet(), interrupts_held():
             import coremltools as ct
     except ImportError as error:
         raise MissingExtraError("Target 'coreml'", "coreml") from error
-    finally:
-        logger.setLevel(level)
     return ct
 
 
