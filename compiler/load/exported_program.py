@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeq.compiler.load.pt2_archive import checked, weights_only
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.load.torch_export import to_model, to_onnx
 from edgeq.compiler.model import Model
 from edgeq.errors import MissingExtraError, ModelError
 from edgeq.progress import Progress
+from edgeq.quiet import quiet, reason
 
 
 def load_exported_program(path: Path, progress: Progress) -> Model:

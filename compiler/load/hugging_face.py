@@ -16,10 +16,10 @@ from edgeq.compiler.load.clean import strip_metadata
 from edgeq.compiler.load.digest import files_sha256
 from edgeq.compiler.load.onnx_file import load_onnx
 from edgeq.compiler.load.pt2_archive import weights_only
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model, Source
 from edgeq.errors import MissingExtraError, ModelError
 from edgeq.progress import Progress, SilentProgress
+from edgeq.quiet import quiet, reason
 
 # LayerNormalization has its own operator since opset 17; optimum's TorchScript export is tested most with 18.
 OPSET = 18

@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from edgeq.compiler.load.clean import name_outputs, plain_tensors, rename_dim, strip_metadata
 from edgeq.compiler.load.digest import graph_sha256
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model, Source
 from edgeq.errors import ModelError
 from edgeq.progress import Progress
+from edgeq.quiet import quiet, reason
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from edgeq.compiler.load.quiet import quiet
 from edgeq.errors import MissingExtraError
+from edgeq.quiet import quiet
 
 
 @cache

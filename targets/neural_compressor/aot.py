@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from edgeq.compiler.load.quiet import reason
+from edgeq.quiet import reason
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.package import JOB, PROGRAM, TOLD
 from edgeq.targets.neural_compressor.process import end_with_parent

@@ -18,8 +18,8 @@ from edgeq.benchmarks.metrics import (
     get_metric,
 )
 from edgeq.calibration.types import Arrays, DataSource, TensorSpec
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.errors import DataError, EdgeqError, TargetError, UsageError
+from edgeq.quiet import quiet, reason
 
 # Samples at a time.
 _BATCH = 8

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgeq.calibration.random_inputs import random_samples
 from edgeq.calibration.types import Array, Arrays
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model
 from edgeq.compiler.quantize.dispatch import missing_calibration
 from edgeq.compiler.recipe import Scheme
 from edgeq.errors import TargetError
+from edgeq.quiet import quiet, reason
 from edgeq.targets.base import BuildJob, BuildResult
 from edgeq.targets.checks import refuse_failed
 from edgeq.targets.neural_compressor.agreement import same_as_graph

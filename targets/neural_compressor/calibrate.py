@@ -9,9 +9,9 @@ import numpy as np
 
 from edgeq.calibration.network import filled_up
 from edgeq.calibration.types import Arrays, Batch, DataSource, TensorSpec
-from edgeq.compiler.load.quiet import reason
 from edgeq.errors import DataError
 from edgeq.progress import Progress
+from edgeq.quiet import reason
 from edgeq.targets.neural_compressor.constants import is_constant
 from edgeq.targets.neural_compressor.observers import Ranges, activation_observer, is_observer
 

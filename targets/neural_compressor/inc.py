@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.errors import TargetError
+from edgeq.quiet import quiet, reason
 from edgeq.targets.neural_compressor.annotate import name_sources
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import TensorSpec
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.errors import TargetError
 from edgeq.progress import Progress, SilentProgress
+from edgeq.quiet import quiet, reason
 from edgeq.targets.neural_compressor.compiler import require_compiler
 from edgeq.targets.neural_compressor.cpu import instruction_sets, require_vectors
 from edgeq.targets.neural_compressor.dynamic_sizes import Dimensions

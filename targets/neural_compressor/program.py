@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.random_inputs import random_inputs
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.model import Model
 from edgeq.errors import TargetError
 from edgeq.progress import Progress, SilentProgress
+from edgeq.quiet import quiet, reason
 
 if TYPE_CHECKING:
     import torch

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.types import DataSource
-from edgeq.compiler.load.quiet import quiet, reason
 from edgeq.compiler.plan import Plan
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import DataError, EdgeqError, TargetError
 from edgeq.progress import Progress
+from edgeq.quiet import quiet, reason
 from edgeq.targets.neural_compressor.options import Method
 from edgeq.targets.neural_compressor.weight_only.absorb import absorbing_layers
 from edgeq.targets.neural_compressor.weight_only.packing import BITS

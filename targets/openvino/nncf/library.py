@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-from edgeq.compiler.load.quiet import quiet
 from edgeq.errors import MissingExtraError
+from edgeq.quiet import quiet
 
 # NNCF sends what it was called with over the network, and keeps an identity in the home folder, unless it
 # runs where these say so when it is imported.

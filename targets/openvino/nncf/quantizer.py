@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgeq.compiler.load.quiet import reason
 from edgeq.compiler.model import Model
 from edgeq.compiler.node_names import name_nodes
 from edgeq.compiler.overrides import check_precisions, resolve_overrides
@@ -18,6 +17,7 @@ from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import drop_unused
 from edgeq.compiler.quantize.stored_weights import MISREAD, is_misread
 from edgeq.errors import EdgeqError, TargetError
+from edgeq.quiet import reason
 from edgeq.targets.base import Quantizer
 from edgeq.targets.openvino.nncf.library import silent_nncf
 from edgeq.targets.openvino.nncf.parameters import is_transformer, static_arguments, weight_arguments

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgeq.compiler.load.quiet import quiet
 from edgeq.compiler.model import Model
+from edgeq.quiet import quiet
 
 
 def with_shapes(model: Model) -> Model:

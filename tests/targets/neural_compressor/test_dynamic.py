@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgeq.calibration.types import Array
-from edgeq.compiler.load.quiet import quiet
+from edgeq.quiet import quiet
 from edgeq.result import CompileResult
 from edgeq.targets.neural_compressor.inc import require_quietly
 from edgeq.targets.neural_compressor.runner import open_runner

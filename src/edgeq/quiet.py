@@ -1,4 +1,4 @@
-"""Keep exporters quiet: they print progress, warn and log about their own internals."""
+"""Keep other people's libraries quiet: they print progress, warn and log about their own internals."""
 
 from __future__ import annotations
 
