@@ -44,6 +44,11 @@ class Model:
     program: ExportedProgram | None = field(default=None, repr=False, compare=False)
 
     @property
+    def is_checkpoint(self) -> bool:
+        """Whether the weights lie in a folder of files and the graph has no nodes."""
+        return self.source.details.get("form") == "checkpoint"
+
+    @property
     def inputs(self) -> list[TensorSpec]:
         """The graph inputs that are no initializers."""
         initializers = self.ir.graph.initializers

@@ -16,6 +16,7 @@ from edgeq.compiler.normalize.equivalence import Equivalence, check_equivalent
 from edgeq.compiler.quantize.dispatch import Request, quantize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.layerwise import quantize_checkpoint
 from edgeq.errors import StrictError
 from edgeq.progress import Progress
 from edgeq.targets.base import BuildJob, BuildResult, NodeResult, Target
@@ -31,7 +32,7 @@ class Compiled:
     """What every step of the way returned."""
 
     normalized: Normalized
-    equivalence: Equivalence
+    equivalence: Equivalence | None
     quantized: Quantized
     build: BuildResult
     nodes: list[NodeResult]
@@ -53,7 +54,7 @@ class Prepared:
 
     original: Model
     normalized: Normalized
-    equivalence: Equivalence
+    equivalence: Equivalence | None
     calibration: DataSource | None
     evaluation: DataSource | None
 
@@ -61,11 +62,14 @@ class Prepared:
 def prepare(
     original: Model, calibration: DataSource | None, evaluation: DataSource | None, progress: Progress
 ) -> Prepared:
-    """Normalize ``original``.
+    """Normalize ``original``; a checkpoint has no graph that could be.
 
     Raises:
         ModelError: normalizing would change the model's results.
     """
+    if original.is_checkpoint:
+        unchanged = Normalized(original, [])
+        return Prepared(original, unchanged, None, calibration, evaluation)
     normalized = normalize(original)
     samples = None if calibration is None else _singles(original, calibration, EQUIVALENCE_SAMPLES)
     equivalence = check_equivalent(original, normalized.model, samples, progress)
@@ -78,6 +82,7 @@ def compile_model(
     recipe: Recipe,
     folder: Path,
     *,
+    work: Path,
     options: Any,
     strict: bool,
     threads: int | None,
@@ -85,15 +90,18 @@ def compile_model(
 ) -> Compiled:
     """Quantize and build a model into ``folder``, then ask the runtime what it really runs.
 
+    ``work`` keeps what a killed run has finished of a checkpoint.
+
     Raises:
         DataError: the calibration data is missing or cannot be used.
         TargetError: the target cannot do what the recipe asks; with ``strict`` also when it did less.
     """
     normalized, calibration, evaluation = prepared.normalized, prepared.calibration, prepared.evaluation
-    quantize_by = target.quantizer(options) or quantize
-    quantized = quantize_by(
-        Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
-    )
+    request = Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
+    if prepared.original.is_checkpoint:
+        quantized = quantize_checkpoint(request, work)
+    else:
+        quantized = (target.quantizer(options) or quantize)(request)
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(
         quantized.model,
@@ -104,6 +112,7 @@ def compile_model(
         origin,
         data=calibration or evaluation,
         original=prepared.original,
+        weights=quantized.weights,
         calibration=calibration,
         evaluation=evaluation,
         threads=threads,

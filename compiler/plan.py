@@ -16,7 +16,9 @@ import numpy.typing as npt
 QuantDtype = Literal[
     "uint8", "int8", "uint16", "int16", "uint4", "int4", "int32", "float8e4m3fn", "pal4", "pal6"
 ]
-Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "int4", "pal6", "pal4", "other"]
+Precision = Literal[
+    "fp32", "fp16", "bf16", "int8", "fp8", "int4", "int3", "int2", "nf4", "pal6", "pal4", "other"
+]
 
 
 @dataclass(frozen=True)

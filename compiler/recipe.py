@@ -14,14 +14,19 @@ Scheme = Literal[
     "int8-dynamic",
     "int8-weight",
     "int4-weight",
+    "int3-weight",
+    "int2-weight",
+    "nf4-weight",
     "palettize-6",
     "palettize-4",
 ]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 RangeMethod = Literal["auto", "minmax", "percentile", "entropy", "mse"]
-Precision = Literal["fp32", "fp16", "int8", "fp8", "int4", "pal6", "pal4"]
+Precision = Literal["fp32", "fp16", "int8", "fp8", "int4", "int3", "int2", "nf4", "pal6", "pal4"]
 BLOCK_SIZES = (16, 32, 64, 128, 256)
+# How the weights of language models are rounded: each is one file of compiler/weights.
+WeightMethod = Literal["rtn", "gptq", "awq"]
 
 
 class Override(BaseModel):
@@ -36,7 +41,9 @@ class Override(BaseModel):
 class Recipe(BaseModel):
     """Scheme, range method and overrides. Field defaults are the defaults of the product.
 
-    ``block_size`` None: the target's own (``Capabilities.block_size``).
+    ``block_size`` None: the target's own (``Capabilities.block_size``); -1: a scale per output channel.
+    ``weight_method``, ``damping`` (of the Hessian's diagonal, as a part of its mean) and ``act_order``
+    (columns of large activations first) are of targets that store checkpoints; method None: ``rtn``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +53,10 @@ class Recipe(BaseModel):
     percentile: float = Field(default=99.999, gt=50, le=100)
     bias_correction: bool = True
     smoothing: bool = True
-    block_size: Literal[16, 32, 64, 128, 256] | None = None
+    block_size: Literal[-1, 16, 32, 64, 128, 256] | None = None
+    weight_method: WeightMethod | None = None
+    damping: float = Field(default=0.01, gt=0, le=1)
+    act_order: bool = True
     symmetric_weights: bool = True
     accuracy_level: Literal[0, 4] = 0
     saturation_safe: bool = True

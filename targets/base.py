@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from edgeq.compiler.plan import Plan
     from edgeq.compiler.quantize.dispatch import Request
     from edgeq.compiler.quantize.result import Quantized
-    from edgeq.compiler.recipe import Recipe, Scheme
+    from edgeq.compiler.recipe import Recipe, Scheme, WeightMethod
+    from edgeq.compiler.weights.store import WeightStore
 
 
 # The precisions of a plan that store weights, or weights and activations, in fewer than 16 bits.
-QUANTIZED = ("int8", "fp8", "int4", "pal6", "pal4")
+QUANTIZED = ("int8", "fp8", "int4", "int3", "int2", "nf4", "pal6", "pal4")
 
 
 Unpacked = Literal["single-block", "odd-outputs", "behind-attention"]
@@ -81,6 +82,32 @@ class OpRule:
 
 
 @dataclass(frozen=True)
+class WeightRules:
+    """What a format of language models stores, as data.
+
+    ``bits`` of integer weights; ``group_sizes``: inputs that share a scale, -1 a whole output channel, and
+    ``group_size`` the one that is best where the recipe names none. ``symmetric``: which of both kinds.
+    ``scale_dtype`` holds every scale. ``lowest_zero_point``: of asymmetric weights. ``mixed``: layers may
+    differ in bits. ``head`` and ``embeddings``: may be quantized too. ``uneven``: the last group of a row may
+    be smaller. ``outputs_multiple``: what the number of outputs must be a multiple of.
+    """
+
+    bits: tuple[int, ...]
+    group_sizes: tuple[int, ...]
+    group_size: int = 128
+    symmetric: tuple[bool, ...] = (True, False)
+    methods: tuple[WeightMethod, ...] = ("rtn", "gptq", "awq")
+    scale_dtype: ScaleDtype = "float16"
+    negative_scales: bool = False
+    lowest_zero_point: int = 0
+    mixed: bool = False
+    head: bool = False
+    embeddings: bool = False
+    uneven: bool = False
+    outputs_multiple: int = 1
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """What a target can do, as data. The shared planner reads it; targets hold no planning code.
 
@@ -116,6 +143,7 @@ class Capabilities:
     ``fuses_elementwise``: elementwise ops cost nothing beside what makes or reads a value, and attention is
     one kernel as long as nothing but moves stands between its products and the rounding behind them.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
+    ``weights``: the target stores language models as checkpoints, by these rules; None: it compiles graphs.
     """
 
     target: str
@@ -149,6 +177,7 @@ class Capabilities:
     misreads_transposed: bool = False
     fuses_elementwise: bool = False
     rounds_itself: bool = False
+    weights: WeightRules | None = None
 
     def blocks_of(self, recipe: Recipe) -> int:
         """Weights per block: what the recipe says, else what is best here."""
@@ -217,8 +246,8 @@ class BuildJob:
     ``model`` is the quantized ONNX model, ``options`` what :meth:`Target.options` returned. ``samples`` are
     real inputs of single inferences to compare numbers on, empty without data; ``sampled_from`` says whose.
     ``data`` is the whole of that data, for what needs more than a few samples. ``original`` is the model as
-    it was loaded; ``calibration`` and ``evaluation`` are the data as given, for targets that quantize
-    themselves.
+    it was loaded; ``weights`` are the quantized ones of a checkpoint; ``calibration`` and ``evaluation`` are
+    the data as given, for targets that quantize themselves.
     """
 
     model: Model
@@ -229,6 +258,7 @@ class BuildJob:
     sampled_from: str = ""
     data: DataSource | None = None
     original: Model | None = None
+    weights: WeightStore | None = None
     calibration: DataSource | None = None
     evaluation: DataSource | None = None
     threads: int | None = None

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgeq.compiler.load.source import load
+from edgeq.compiler.load.source import load, open_checkpoint
 
-__all__ = ["load"]
+__all__ = ["load", "open_checkpoint"]

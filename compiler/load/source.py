@@ -94,6 +94,25 @@ def load(
     return load_factory(location.text, example_inputs, progress)
 
 
+def open_checkpoint(source: Any, task: str | None, progress: Progress) -> Model:
+    """A language model as its files, for targets that store checkpoints.
+
+    Raises:
+        UsageError: ``source`` is no path, or a task is named.
+        ModelError: it is no folder of a causal language model with safetensors files.
+    """
+    from edgeq.compiler.load.checkpoint import load_checkpoint
+
+    if task is not None:
+        raise UsageError("task does not apply to a target that stores checkpoints.", fix="Leave it out.")
+    if not isinstance(source, str | Path) or not Path(source).is_dir():
+        raise UsageError(
+            f"A target for language models takes a local Hugging Face folder, not {str(source)[:80]!r}.",
+            fix="Give the folder with config.json and *.safetensors.",
+        )
+    return load_checkpoint(Path(source), progress)
+
+
 def _load_object(source: Any, example_inputs: Any, task: str | None, progress: Progress) -> Model:
     # A module object can only exist when torch is imported already, so no import is needed to ask.
     if not any(c.__module__.startswith("torch.nn") and c.__name__ == "Module" for c in type(source).__mro__):

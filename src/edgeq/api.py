@@ -91,7 +91,9 @@ def compile(
     )
     check_start(order, calibration, force=force)
 
-    spec = SourceSpec(model, calibration, evaluation, preprocessing, data_options, example_inputs, task)
+    spec = SourceSpec(
+        model, calibration, evaluation, preprocessing, data_options, example_inputs, task, order.checkpoint
+    )
     material = Material(spec, progress)
     return compile_order(order, material, metrics, gate, bench, force=force, progress=progress)
 

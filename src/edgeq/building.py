@@ -14,7 +14,7 @@ from edgeq.artefact import check_output
 from edgeq.calibration.data import DataOptions
 from edgeq.calibration.preprocess import Preprocessing
 from edgeq.calibration.types import DataSource
-from edgeq.compiler.load import load
+from edgeq.compiler.load import load, open_checkpoint
 from edgeq.compiler.model import Model
 from edgeq.compiler.pipeline import Compiled, Prepared, compile_model, prepare
 from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
@@ -28,6 +28,9 @@ from edgeq.targets.base import Target
 from edgeq.targets.checks import require_ready
 from edgeq.targets.registry import get_target
 
+# Beside the artefacts: what runs that were killed have finished.
+WORK = ".edgeq-work"
+
 
 @dataclass(frozen=True)
 class Order:
@@ -40,6 +43,11 @@ class Order:
     place: Path
     strict: bool
     threads: int | None
+
+    @property
+    def checkpoint(self) -> bool:
+        """Whether the target takes language models as checkpoints, not as graphs."""
+        return self.target.capabilities(self.options).weights is not None
 
 
 def make_order(
@@ -79,7 +87,7 @@ def check_start(order: Order, calibration: Any, *, force: bool) -> None:
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """The model and its data, as the user names them."""
+    """The model and its data, as the user names them; ``checkpoint``: it is read as files, not as a graph."""
 
     model: Any
     calibration: Any
@@ -88,6 +96,7 @@ class SourceSpec:
     data_options: DataOptions | None
     example_inputs: Any = None
     task: str | None = None
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ class Material:
     def original(self) -> Model:
         """The loaded model; raises ModelError."""
         spec = self.spec
+        if spec.checkpoint:
+            return open_checkpoint(spec.model, spec.task, self.progress)
         return load(spec.model, example_inputs=spec.example_inputs, task=spec.task, progress=self.progress)
 
     @cached_property
@@ -153,6 +164,7 @@ def build(
             order.target,
             order.recipe,
             folder,
+            work=order.place.parent / WORK,
             options=order.options,
             strict=order.strict,
             threads=order.threads,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from edgeq.api import artefact_path, compile_order
 from edgeq.benchmarks import gate
@@ -15,6 +15,9 @@ from edgeq.progress import Progress, SilentProgress
 from edgeq.result import CompileResult
 from edgeq.targets.base import NodeResult
 from edgeq.targets.registry import get_target
+
+# A model as a graph (False) and as a checkpoint (True); targets take one or the other.
+_Materials = Mapping[bool, Material]
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,13 @@ def run_check(
     for name in {entry.target for entry in entries}:
         get_target(name)
     progress = progress or SilentProgress()
-    material = Material(_source(config), progress)
+    materials = {
+        kind: Material(replace(_source(config), checkpoint=kind), progress) for kind in (False, True)
+    }
     outcomes = []
     for position, entry in enumerate(entries, 1):
         with progress.task(f"{entry.name} for {entry.target}, {position} of {len(entries)}"):
-            outcomes.append(_outcome(config, entry, material, force or config.overwrite))
+            outcomes.append(_outcome(config, entry, materials, force or config.overwrite))
     return CheckResult(config, tuple(outcomes))
 
 
@@ -127,22 +132,23 @@ def _source(config: Config) -> SourceSpec:
     )
 
 
-def _outcome(config: Config, entry: TargetEntry, material: Material, force: bool) -> Outcome:
+def _outcome(config: Config, entry: TargetEntry, materials: _Materials, force: bool) -> Outcome:
     begin = time.monotonic()
     result, error = None, None
     try:
-        result = _compile(config, entry, material, force)
+        result = _compile(config, entry, materials, force)
     except Exception as found:  # noqa: BLE001 (a defect in one target must not hide the others' verdicts)
         error = as_edgeq_error(found)
     return Outcome(entry, result, error, time.monotonic() - begin)
 
 
-def _compile(config: Config, entry: TargetEntry, material: Material, force: bool) -> CompileResult:
+def _compile(config: Config, entry: TargetEntry, materials: _Materials, force: bool) -> CompileResult:
     place = artefact_path(config.model, entry.target, entry.output)
     order = make_order(
         entry.target, entry.recipe, entry.options, place, strict=entry.strict, threads=config.threads
     )
     check_start(order, config.calibration, force=force)
+    material = materials[order.checkpoint]
     return compile_order(
         order,
         material,

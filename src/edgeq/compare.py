@@ -91,7 +91,10 @@ def compile_many(
         check_start(work.order, calibration, force=force)
     refuse_reports(prefix, force=force)
     if works:
-        spec = SourceSpec(model, calibration, evaluation, preprocessing, data_options, example_inputs, task)
+        checkpoint = _one_kind([work.order for work in works])
+        spec = SourceSpec(
+            model, calibration, evaluation, preprocessing, data_options, example_inputs, task, checkpoint
+        )
         proofs = _Proofs(tuple(metrics) or None, gate, threads, bench)
         _work(works, Material(spec, progress), proofs, force, progress)
 
@@ -99,6 +102,17 @@ def compile_many(
     found = Comparison(prefix.name, wanted, prefix, threads or usable_cores(), tuple(rows), winner)
     write_comparison(found)
     return found
+
+
+def _one_kind(orders: Sequence[Order]) -> bool:
+    """Whether all targets store checkpoints; raises UsageError where only some do."""
+    storing = [order.target.name for order in orders if order.checkpoint]
+    if storing and len(storing) < len(orders):
+        raise UsageError(
+            f"{', '.join(storing)} store a language model's checkpoint, the other targets compile a graph.",
+            fix="Compile for them in two commands.",
+        )
+    return bool(storing)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from edgeq.benchmarks.options import BenchOptions
 from edgeq.benchmarks.subject import Subject
 from edgeq.benchmarks.verdicts import judge
 from edgeq.calibration.types import DataSource, TensorSpec
-from edgeq.compiler.load import load
+from edgeq.compiler.load import load, open_checkpoint
 from edgeq.compiler.model import Model, Source, save
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.machine import this_machine
@@ -31,6 +31,8 @@ from edgeq.targets.registry import get_target
 
 BASELINE_TARGET = "onnxruntime"
 BASELINE_FILE = "model.onnx"
+# Runs a checkpoint in float32.
+CHECKPOINT_RUNNER = "edgeq.targets.language.float_runner:open_float"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,11 @@ def baseline_of(original: Model | None, threads: int | None) -> Iterator[Subject
     if original is None:
         yield None
         return
+    if original.is_checkpoint:
+        place = Path(original.source.location)
+        files = tuple(file.name for file in sorted(place.glob("*.safetensors")))
+        yield Subject(CHECKPOINT_RUNNER, place, files, threads)
+        return
     with tempfile.TemporaryDirectory(prefix="edgeq-baseline-") as folder:
         files = save(original, Path(folder) / BASELINE_FILE)
         yield Subject(BASELINE_TARGET, Path(folder), tuple(f.name for f in files), threads)
@@ -143,7 +150,12 @@ def find_baseline(source: Source, given: Any, progress: Progress) -> tuple[Model
     if given is not None:
         return load(given, progress=progress), None
     try:
-        found = load(source.location, progress=progress)
+        checkpoint = source.details.get("form") == "checkpoint"
+        found = (
+            open_checkpoint(source.location, None, progress)
+            if checkpoint
+            else load(source.location, progress=progress)
+        )
     except EdgeqError as error:
         return None, f"No FP32 baseline: {source.location} cannot be loaded again ({error.what})"
     if found.source.sha256 != source.sha256:

@@ -19,9 +19,13 @@ READ_BY: Mapping[str, frozenset[Scheme]] = {
     "bias_correction": frozenset({"int8-static"}),
     "smoothing": frozenset({"int8-static"}),
     "saturation_safe": frozenset({"int8-static", "int8-dynamic"}),
-    "calibration_samples": frozenset({"int8-static", "fp8-static"}),
-    "block_size": frozenset({"int8-weight", "int4-weight"}),
-    "symmetric_weights": frozenset({"int8-weight", "int4-weight"}),
+    "calibration_samples": frozenset(SCHEMES)
+    - {"fp32", "fp16", "int8-dynamic", "palettize-4", "palettize-6"},
+    "block_size": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight", "nf4-weight"}),
+    "symmetric_weights": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
+    "weight_method": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
+    "damping": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
+    "act_order": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
     "accuracy_level": frozenset({"int8-weight", "int4-weight"}),
     "overrides": frozenset(SCHEMES) - {"fp32"},
 }

@@ -1,0 +1,154 @@
+"""A Hugging Face language model as its files: tensors are read one at a time, no graph is exported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.load.digest import files_sha256
+from edgeq.compiler.load.hugging_face import read_folder
+from edgeq.compiler.model import Model, Source
+from edgeq.errors import ModelError
+from edgeq.progress import Progress
+
+_DTYPES: dict[str, Any] = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies in a safetensors file."""
+
+    file: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+class Checkpoint:
+    """The tensors of a folder's safetensors files, sharded or not, by name in the order of the files."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the headers.
+
+        Raises:
+            ModelError: no ``config.json``, no safetensors files, or damaged ones.
+        """
+        self.path = path
+        self._folder = read_folder(path)
+        self.files = sorted(file for file in self._folder.weights if file.suffix == ".safetensors")
+        if not self.files:
+            raise ModelError(
+                f"{path} has no *.safetensors files, from which weights can be read one at a time.",
+                fix="Save it with save_pretrained(folder, safe_serialization=True).",
+            )
+        self.tensors: dict[str, StoredTensor] = {}
+        for file in self.files:
+            self.tensors.update(read_safetensors(file))
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        loaded: dict[str, Any] = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return loaded
+
+    @property
+    def architecture(self) -> str:
+        return self._folder.architecture
+
+    @property
+    def model_type(self) -> str:
+        return self._folder.model_type
+
+    def read(self, name: str) -> Array:
+        """The tensor as it is stored, bfloat16 as ``ml_dtypes.bfloat16``; pages are mapped, not copied."""
+        found = self.tensors[name]
+        if found.nbytes == 0:
+            return np.zeros(found.shape, found.dtype)
+        flat = np.memmap(found.file, np.uint8, "r", found.offset, (found.nbytes,))
+        return np.asarray(flat.view(found.dtype).reshape(found.shape))
+
+    def float32(self, name: str) -> Array:
+        """A float32 copy."""
+        return self.read(name).astype(np.float32)
+
+
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Tensor name → place; the format is 8 bytes of header length, a JSON header, then the data.
+
+    Raises:
+        ModelError: the file is damaged or has a type that numpy does not know.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 0 < length <= size else None
+        if not isinstance(header, dict):
+            raise ValueError("it is no safetensors file")
+        start = 8 + length
+        found = {
+            name: StoredTensor(
+                path,
+                np.dtype(_DTYPES[entry["dtype"]]),
+                tuple(entry["shape"]),
+                start + entry["data_offsets"][0],
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        }
+        for name, tensor in found.items():
+            if tensor.offset + tensor.nbytes > size:
+                raise ValueError(f"{name} ends behind the end of the file")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}.", fix="Download or save the model again."
+        ) from error
+    return found
+
+
+def load_checkpoint(path: Path, progress: Progress) -> Model:
+    """The language model in ``path`` as a model without nodes: ``input_ids`` to ``logits``.
+
+    Its weights stay in the folder and are read when they are needed (:class:`Checkpoint`).
+
+    Raises:
+        ModelError: it is no folder of a causal language model with safetensors files.
+    """
+    checkpoint = Checkpoint(path)
+    config = checkpoint.config
+    vocabulary = config.get("vocab_size")
+    if not checkpoint.architecture.endswith("ForCausalLM") or not isinstance(vocabulary, int):
+        architecture = checkpoint.architecture or "not named"
+        raise ModelError(
+            f"{path} is no causal language model (its architecture is {architecture}).",
+            fix="Choose a target that compiles a graph: onnxruntime, openvino, tensorrt, coreml.",
+        )
+    ids = ir.val("input_ids", ir.DataType.INT64, ["batch", "sequence"])
+    logits = ir.val("logits", ir.DataType.FLOAT, ["batch", "sequence", vocabulary])
+    graph = ir.Graph([ids], [logits], nodes=[], opset_imports={"": 18}, name="checkpoint")
+    digest = files_sha256(path / "config.json", checkpoint.files, progress)
+    details: dict[str, Any] = {
+        "form": "checkpoint",
+        "architecture": checkpoint.architecture,
+        "model_type": checkpoint.model_type,
+        "task": "text-generation",
+    }
+    tokenizer = read_folder(path).tokenizer
+    if tokenizer:
+        details["tokenizer"] = tokenizer
+    return Model(ir.Model(graph, ir_version=10), Source("hf", str(path), digest, details))

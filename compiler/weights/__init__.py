@@ -1,0 +1,1 @@
+"""Weight-only quantization of language models: one method a file, layer by layer, from files."""

@@ -1,0 +1,111 @@
+"""Which layers of a language model get which weights, decided before anything is read or calibrated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeq.compiler.overrides import check_precisions, resolve_overrides
+from edgeq.compiler.plan import NodePlan, Plan
+from edgeq.compiler.recipe import Precision, Recipe, Scheme
+from edgeq.compiler.weights.spec import PER_CHANNEL, WeightSpec
+from edgeq.errors import TargetError, UsageError
+from edgeq.targets.base import WeightRules
+
+BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "int3": 3, "int2": 2, "nf4": 4}
+_PRECISIONS: dict[Scheme, Precision] = {
+    "int8-weight": "int8",
+    "int4-weight": "int4",
+    "int3-weight": "int3",
+    "int2-weight": "int2",
+    "nf4-weight": "nf4",
+}
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A layer that multiplies by a matrix [outputs, inputs]; ``op_type`` is ``Linear`` or ``Embedding``."""
+
+    name: str
+    outputs: int
+    inputs: int
+    op_type: str = "Linear"
+
+
+@dataclass(frozen=True)
+class WeightPlan:
+    """The plan for the report, and the layers that are quantized."""
+
+    plan: Plan
+    specs: dict[str, WeightSpec]
+
+
+def plan_weights(layers: list[LinearLayer], recipe: Recipe, rules: WeightRules) -> WeightPlan:
+    """What the recipe does with every layer.
+
+    Raises:
+        UsageError: an override matches no layer or asks for what the scheme does not have.
+        TargetError: no layer can be quantized as asked.
+    """
+    wishes = resolve_overrides(layers, recipe.overrides)
+    check_precisions(wishes, recipe.scheme, allowed_precisions(recipe.scheme, rules))
+    plan, specs = Plan(), {}
+    for layer in layers:
+        default = _PRECISIONS.get(recipe.scheme, "fp16")
+        wish, pattern = wishes.get(layer.name, (None, ""))
+        node, spec = _planned(layer, wish or default, recipe, rules, pattern if wish else "")
+        plan.nodes[layer.name] = node
+        if spec is not None:
+            specs[layer.name] = spec
+    if recipe.scheme in _PRECISIONS and not specs:
+        first = next((n.reason for n in plan.nodes.values() if n.asked), "it has no Linear layers")
+        raise TargetError(f"No layer of the model can have {recipe.scheme} weights: {first}.")
+    return WeightPlan(plan, specs)
+
+
+def allowed_precisions(scheme: Scheme, rules: WeightRules) -> tuple[Precision, ...]:
+    """What overrides may ask for."""
+    own = _PRECISIONS.get(scheme)
+    if own is None:
+        return ("fp16", "fp32")
+    others = [p for p, bits in BITS.items() if p != "nf4" and bits in rules.bits] if rules.mixed else []
+    return tuple(dict.fromkeys(("fp32", "fp16", own, *others)))
+
+
+def _planned(
+    layer: LinearLayer, precision: Precision, recipe: Recipe, rules: WeightRules, pattern: str
+) -> tuple[NodePlan, WeightSpec | None]:
+    if precision in ("fp32", "fp16"):
+        reason = f"the recipe keeps it in float ({pattern})" if pattern else "float16, as the scheme says"
+        return NodePlan(layer.name, layer.op_type, "fp16", reason, asked=False, pinned=bool(pattern)), None
+    spec = _spec(layer, precision, recipe, rules)
+    why_not = _why_float(layer, spec, rules)
+    if not why_not:
+        size = "output channel" if spec.group_size == PER_CHANNEL else f"{spec.group_size} inputs"
+        kind = "symmetric" if spec.symmetric else "asymmetric"
+        reason = f"{kind} {spec.precision} weights, a scale per {size}"
+        return NodePlan(layer.name, layer.op_type, spec.precision, reason, asked=True), spec
+    if pattern:
+        raise UsageError(
+            f"The override {pattern!r} asks for {precision} at {layer.name!r}, which has not: {why_not}.",
+            fix="Leave it out.",
+        )
+    return NodePlan(layer.name, layer.op_type, "fp16", why_not, asked=layer.op_type == "Linear"), None
+
+
+def _spec(layer: LinearLayer, precision: Precision, recipe: Recipe, rules: WeightRules) -> WeightSpec:
+    group = recipe.block_size or rules.group_size
+    if precision == "nf4":
+        return WeightSpec(4, group, form="nf4")
+    return WeightSpec(BITS[precision], group, recipe.symmetric_weights)
+
+
+def _why_float(layer: LinearLayer, spec: WeightSpec, rules: WeightRules) -> str:
+    if layer.op_type == "Embedding" and not rules.embeddings:
+        return "the format stores embeddings in float16"
+    if layer.name == "lm_head" and not rules.head:
+        return "the format's readers take the output layer in float16"
+    if spec.group_size != PER_CHANNEL and layer.inputs % spec.group_size and not rules.uneven:
+        return f"its {layer.inputs} inputs are no whole groups of {spec.group_size}"
+    if layer.outputs % rules.outputs_multiple:
+        return f"its {layer.outputs} outputs are no multiple of {rules.outputs_multiple}"
+    return ""

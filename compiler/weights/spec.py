@@ -1,0 +1,95 @@
+"""How the weights of a linear layer are quantized, and the result: the one form that all methods return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.compiler.plan import Precision
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Form = Literal["int", "nf4"]
+
+# A group size: all inputs of an output channel share one scale.
+PER_CHANNEL = -1
+
+# The 16 values of NormalFloat4: quantiles of the normal distribution, scaled to [-1, 1] (Dettmers et al.,
+# "QLoRA", 2023, appendix E); the order is that of bitsandbytes' codes.
+NF4_VALUES: Floats = np.array(
+    [
+        -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
+        -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
+        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
+        0.7229568362236023, 1.0,
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """``group_size`` neighbouring inputs of an output share a scale; :data:`PER_CHANNEL`: all of them.
+
+    ``form`` ``int``: value = (code - zero point) * scale, where the zero point of symmetric weights is
+    2^(bits-1). ``nf4``: value = :data:`NF4_VALUES` [code] * scale, always 4 bits and symmetric.
+    """
+
+    bits: int
+    group_size: int
+    symmetric: bool = True
+    form: Form = "int"
+
+    @property
+    def precision(self) -> Precision:
+        """What plans and tables call it: ``int4``, ``nf4``."""
+        return "nf4" if self.form == "nf4" else _PRECISIONS[self.bits]
+
+    @property
+    def centre(self) -> int:
+        """The code of zero in symmetric weights."""
+        return 1 << (self.bits - 1)
+
+    def group_of(self, inputs: int) -> int:
+        """Inputs per group of a layer that has ``inputs`` of them."""
+        return inputs if self.group_size == PER_CHANNEL else self.group_size
+
+    def groups(self, inputs: int) -> int:
+        """Groups in a row; the last one may be smaller."""
+        return -(-inputs // self.group_of(inputs))
+
+
+_PRECISIONS: dict[int, Precision] = {8: "int8", 4: "int4", 3: "int3", 2: "int2"}
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """Weights [N outputs, K inputs]: ``codes`` uint8 [N, K], ``scales`` float32 [N, groups].
+
+    ``scales`` are values that the target's scale type holds exactly. ``zero_points`` uint8 [N, groups], None
+    for symmetric weights.
+    """
+
+    spec: WeightSpec
+    codes: Bytes
+    scales: Floats
+    zero_points: Bytes | None = None
+
+    def dequantize(self) -> Floats:
+        """float32 [N, K]: the values that every artefact made of this holds."""
+        _, inputs = self.codes.shape
+        group = self.spec.group_of(inputs)
+        scales = np.repeat(self.scales, group, axis=1)[:, :inputs]
+        if self.spec.form == "nf4":
+            found: Floats = NF4_VALUES[self.codes] * scales
+            return found
+        centred = self.codes.astype(np.float32)
+        if self.zero_points is None:
+            centred -= self.spec.centre
+        else:
+            centred -= np.repeat(self.zero_points, group, axis=1)[:, :inputs]
+        centred *= scales
+        return centred

@@ -1,0 +1,52 @@
+"""What a linear layer's inputs look like, as sums: shards of the calibration data add up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.compiler.weights.spec import Floats
+
+
+@dataclass
+class InputStatistics:
+    """Sums over ``tokens`` inputs x of K channels.
+
+    ``hessian`` float32 [K, K] is the sum of x xᵀ (of the squared error's Hessian, without the factor 2);
+    ``absolute`` and ``largest`` float32 [K] are the sum and the maximum of abs(x). ``hessian`` None: only
+    the diagonal was asked for, which is ``squares`` float32 [K] in any case.
+    """
+
+    tokens: int
+    squares: Floats
+    absolute: Floats
+    largest: Floats
+    hessian: Floats | None
+
+    @classmethod
+    def empty(cls, inputs: int, *, hessian: bool) -> InputStatistics:
+        """Of no inputs."""
+        zeros = np.zeros(inputs, np.float32)
+        full = np.zeros((inputs, inputs), np.float32) if hessian else None
+        return cls(0, zeros, zeros.copy(), zeros.copy(), full)
+
+    def update(self, x: npt.NDArray[np.float32]) -> None:
+        """Add float32 inputs [tokens, K]."""
+        self.tokens += len(x)
+        size = np.abs(x)
+        self.absolute += size.sum(axis=0)
+        np.maximum(self.largest, size.max(axis=0, initial=0.0), out=self.largest)
+        self.squares += np.einsum("tk,tk->k", x, x)
+        if self.hessian is not None:
+            self.hessian += x.T @ x
+
+    def merge(self, other: InputStatistics) -> None:
+        """Add the inputs that ``other`` has seen."""
+        self.tokens += other.tokens
+        self.absolute += other.absolute
+        self.squares += other.squares
+        np.maximum(self.largest, other.largest, out=self.largest)
+        if self.hessian is not None and other.hessian is not None:
+            self.hessian += other.hessian

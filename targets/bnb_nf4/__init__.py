@@ -1,0 +1,1 @@
+"""The target ``bnb-nf4``: NF4 checkpoint (transformers with bitsandbytes)."""

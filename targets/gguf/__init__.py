@@ -1,0 +1,1 @@
+"""The target ``gguf``: GGUF (llama.cpp, Ollama)."""

@@ -1,0 +1,1 @@
+"""The target ``hf-awq``: AWQ checkpoint (TGI, vLLM, transformers)."""

@@ -1,0 +1,1 @@
+"""What the targets share that store language models as checkpoints."""

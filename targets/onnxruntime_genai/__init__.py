@@ -1,0 +1,1 @@
+"""The target ``onnxruntime-genai``: ONNX Runtime GenAI (decoder with KV cache)."""

@@ -1,0 +1,1 @@
+"""The target ``vllm``: compressed-tensors checkpoint (vLLM, transformers)."""
