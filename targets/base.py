@@ -324,6 +324,30 @@ class DeviceRunner(Protocol):
         """Time the artefact beside float versions of ``original``: the FP32 model or a folder with it."""
 
 
+@runtime_checkable
+class GeneratingRunner(Protocol):
+    """A language model's runner with a cache, so that it can go on token by token."""
+
+    def start(self, prompt: Array, new_tokens: int) -> Array:
+        """Forget what was read before and read ``prompt``, int64 [tokens].
+
+        ``new_tokens``: so many steps follow at most, for engines that set memory aside.
+
+        Returns:
+            The logits that predict the next token, float32 [vocabulary].
+
+        Raises:
+            TargetError: the runner is closed, or the engine fails.
+        """
+
+    def step(self, token: int) -> Array:
+        """Read one token more; the logits that predict the next one, float32 [vocabulary].
+
+        Raises:
+            TargetError: nothing was started, or the engine fails.
+        """
+
+
 # Quantizes the normalized model of a request by other rules than edgeq's.
 Quantizer: TypeAlias = "Callable[[Request], Quantized]"
 

@@ -20,6 +20,7 @@ class LanguageRunner:
         check_threads(threads)
         self.threads = threads or usable_cores()
         self.model: Any = model
+        self._past: Any = None
         self._vocabulary = int(model.config.vocab_size)
 
     @property
@@ -39,20 +40,63 @@ class LanguageRunner:
         """
         import torch
 
+        check_inputs(self.inputs, inputs)
+        ids = torch.from_numpy(inputs["input_ids"])
+        found = self._forward(sizes_text(inputs), input_ids=ids, use_cache=False)
+        return {"logits": np.asarray(found.logits.float().numpy())}
+
+    def start(self, prompt: Array, new_tokens: int) -> Array:
+        """Read a prompt, int64 [tokens]; the logits of the next token, float32 [vocabulary].
+
+        Raises:
+            TargetError: the runner is closed, or PyTorch fails.
+        """
+        self._past = None
+        return self._read(prompt)
+
+    def step(self, token: int) -> Array:
+        """Read one token more; the logits of the next one, float32 [vocabulary].
+
+        Raises:
+            TargetError: nothing was started, or PyTorch fails.
+        """
+        if self._past is None:
+            raise TargetError(
+                "No text was started, so there is nothing to go on with.", fix="Call start first."
+            )
+        return self._read(np.array([token], dtype=np.int64))
+
+    def close(self) -> None:
+        self.model = None
+        self._past = None
+
+    def _read(self, tokens: Array) -> Array:
+        """Tokens after those in the cache, which grows by them; the logits behind the last one."""
+        import torch
+
+        ids = torch.from_numpy(tokens[None])
+        found = self._forward(
+            f"of {len(tokens)} tokens",
+            input_ids=ids,
+            past_key_values=self._past,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._past = found.past_key_values
+        return np.asarray(found.logits[0, -1].float().numpy())
+
+    def _forward(self, what: str, **arguments: Any) -> Any:
+        import torch
+
         if self.model is None:
             raise closed_runner()
-        check_inputs(self.inputs, inputs)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                found = self.model(input_ids=torch.from_numpy(inputs["input_ids"]), use_cache=False).logits
+                return self.model(**arguments)
         except (RuntimeError, IndexError, ValueError) as error:
             first = str(error).splitlines()[0]
-            raise TargetError(f"The model fails on the inputs {sizes_text(inputs)}: {first}") from error
+            raise TargetError(f"The model fails on the inputs {what}: {first}") from error
         finally:
             torch.set_num_threads(before)
-        return {"logits": np.asarray(found.float().numpy())}
-
-    def close(self) -> None:
-        self.model = None
