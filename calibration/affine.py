@@ -16,7 +16,8 @@ import numpy.typing as npt
 from edgeq.errors import InternalError
 
 Dtype = Literal["uint8", "int8", "uint16", "int16", "uint4", "int4"]
-ScaleDtype = Literal["float32", "float16", "bfloat16"]
+# ``half7``: float16 with 7 significant bits, whose products with zero points of 4 bits are float16 too.
+ScaleDtype = Literal["float32", "float16", "bfloat16", "half7"]
 Floats = npt.NDArray[np.float32]
 _BITS: dict[str, int] = {"uint8": 8, "int8": 8, "uint16": 16, "int16": 16, "uint4": 4, "int4": 4}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -65,14 +66,24 @@ def exact_scales(scales: npt.ArrayLike, dtype: ScaleDtype) -> Floats:
         return values
     if dtype == "bfloat16":
         return _nearest_bfloat16(values)
+    if dtype == "half7":
+        values = _nearest_half7(values)
     magnitude = np.clip(np.abs(values), SMALLEST_HALF_SCALE, _LARGEST_HALF)
     return np.asarray(np.copysign(magnitude, values).astype(np.float16), np.float32)
+
+
+def _nearest_half7(values: Floats) -> Floats:
+    """7 significant bits of each float32; their products with 15 stay within float16."""
+    fraction, exponent = np.frexp(np.clip(values, -_LARGEST_HALF / 16, _LARGEST_HALF / 16))
+    return np.asarray(np.ldexp(np.rint(fraction * 128) / 128, exponent), np.float32)
 
 
 def nearest(values: Floats, dtype: ScaleDtype) -> Floats:
     """``values`` rounded to what ``dtype`` holds, as float32; beyond its largest number they stay."""
     if dtype == "bfloat16":
         return _nearest_bfloat16(values)
+    if dtype == "half7":
+        return _nearest_half7(values)
     if dtype == "float32" or np.abs(values).max(initial=0) > _LARGEST_HALF:
         return values
     return values.astype(np.float16).astype(np.float32)

@@ -98,10 +98,11 @@ def compile_model(
     """
     normalized, calibration, evaluation = prepared.normalized, prepared.calibration, prepared.evaluation
     request = Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
-    if prepared.original.is_checkpoint:
+    own = target.quantizer(options)
+    if prepared.original.is_checkpoint and own is None:
         quantized = quantize_checkpoint(request, work)
     else:
-        quantized = (target.quantizer(options) or quantize)(request)
+        quantized = (own or quantize)(request)
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(
         quantized.model,

@@ -96,7 +96,8 @@ def _spec(layer: LinearLayer, precision: Precision, recipe: Recipe, rules: Weigh
     group = recipe.block_size or rules.group_size
     if precision == "nf4":
         return WeightSpec(4, group, form="nf4")
-    return WeightSpec(BITS[precision], group, recipe.symmetric_weights)
+    bits = BITS[precision]
+    return WeightSpec(bits, group, recipe.symmetric_weights or bits in rules.always_symmetric)
 
 
 def _why_float(layer: LinearLayer, spec: WeightSpec, rules: WeightRules) -> str:
