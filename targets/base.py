@@ -89,7 +89,8 @@ class WeightRules:
     ``group_size`` the one that is best where the recipe names none. ``symmetric``: which of both kinds.
     ``scale_dtype`` holds every scale. ``lowest_zero_point``: of asymmetric weights. ``mixed``: layers may
     differ in bits. ``head`` and ``embeddings``: may be quantized too. ``uneven``: the last group of a row may
-    be smaller. ``always_symmetric``: bits that have no asymmetric kind. ``outputs_multiple``: what the number of outputs must be a multiple of.
+    be smaller. ``always_symmetric``: bits that have no asymmetric kind. ``outputs_multiple``: what the number
+    of outputs must be a multiple of.
     """
 
     bits: tuple[int, ...]
