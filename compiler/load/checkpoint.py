@@ -38,6 +38,13 @@ class StoredTensor:
     def nbytes(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    def array(self) -> Array:
+        """The values as they are stored, bfloat16 as ``ml_dtypes.bfloat16``; pages are mapped, not copied."""
+        if self.nbytes == 0:
+            return np.zeros(self.shape, self.dtype)
+        flat = np.memmap(self.file, np.uint8, "r", self.offset, (self.nbytes,))
+        return np.asarray(flat.view(self.dtype).reshape(self.shape))
+
 
 class Checkpoint:
     """The tensors of a folder's safetensors files, sharded or not, by name in the order of the files."""
@@ -75,12 +82,8 @@ class Checkpoint:
         return self._folder.model_type
 
     def read(self, name: str) -> Array:
-        """The tensor as it is stored, bfloat16 as ``ml_dtypes.bfloat16``; pages are mapped, not copied."""
-        found = self.tensors[name]
-        if found.nbytes == 0:
-            return np.zeros(found.shape, found.dtype)
-        flat = np.memmap(found.file, np.uint8, "r", found.offset, (found.nbytes,))
-        return np.asarray(flat.view(found.dtype).reshape(found.shape))
+        """The tensor as it is stored (:meth:`StoredTensor.array`)."""
+        return self.tensors[name].array()
 
     def float32(self, name: str) -> Array:
         """A float32 copy."""

@@ -86,15 +86,15 @@ class WeightStore:
         zeros = self._tensors.get(layer + _ZERO_POINTS)
         return QuantizedWeight(
             self._specs[layer],
-            _mapped(self._tensors[layer + _CODES]),
-            _mapped(self._tensors[layer + _SCALES]),
-            None if zeros is None else _mapped(zeros),
+            self._tensors[layer + _CODES].array(),
+            self._tensors[layer + _SCALES].array(),
+            None if zeros is None else zeros.array(),
         )
 
     def tensor(self, name: str) -> Array:
         """A tensor that is not quantized: the checkpoint's, or what replaced it (float32)."""
         found = self._tensors.get(name)
-        return self.checkpoint.read(name) if found is None else _mapped(found)
+        return self.checkpoint.read(name) if found is None else found.array()
 
     def float32(self, name: str) -> Floats:
         """The values of any of the checkpoint's tensors as the artefact has them."""
@@ -115,9 +115,3 @@ class WeightStore:
     def _linear_names(self) -> list[str]:
         return [name.removesuffix(".weight") for name in self.checkpoint.tensors if name.endswith(".weight")]
 
-
-def _mapped(tensor: StoredTensor) -> Any:
-    if tensor.nbytes == 0:
-        return np.zeros(tensor.shape, tensor.dtype)
-    flat = np.memmap(tensor.file, np.uint8, "r", tensor.offset, (tensor.nbytes,))
-    return np.asarray(flat.view(tensor.dtype).reshape(tensor.shape))
