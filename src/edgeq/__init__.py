@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from edgeq.benchmarks.options import BenchOptions
     from edgeq.calibration.data import DataOptions
     from edgeq.calibration.preprocess import Preprocessing
-    from edgeq.compare import compile_many
     from edgeq.comparison import Comparison
     from edgeq.compiler.recipe import Override, Recipe
     from edgeq.errors import EdgeqError
     from edgeq.linting import LintResult, lint
     from edgeq.result import CompileResult
+    from edgeq.several import compile_many
 
 __all__ = [
     "BenchOptions",
@@ -55,7 +55,7 @@ _HOME = {
     "Recipe": "edgeq.compiler.recipe",
     "bench": "edgeq.api",
     "compile": "edgeq.api",
-    "compile_many": "edgeq.compare",
+    "compile_many": "edgeq.several",
     "lint": "edgeq.linting",
 }
 

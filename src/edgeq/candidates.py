@@ -15,11 +15,17 @@ QUANTIZER = "quantizer"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One target with its own options; ``variant`` tells it from others of the same target."""
+    """One target with its own options; ``variant`` tells it from others of the same target.
+
+    ``recipe`` is its own, None: that of the comparison. ``calibration`` names the data that it is calibrated
+    with, where there are several; None: the comparison's only one, or none.
+    """
 
     target: str
     options: Mapping[str, str] = field(default_factory=dict)
     variant: str | None = None
+    recipe: Recipe | None = None
+    calibration: str | None = None
 
     @property
     def name(self) -> str:

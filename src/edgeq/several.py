@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgeq.api import DEFAULT_BENCH, chosen_recipe, output_prefix, parsed_budgets
-from edgeq.artefact import artefact_folder
 from edgeq.benchmarks.budgets import Budget
-from edgeq.benchmarks.harness import Together, measure_together
+from edgeq.benchmarks.harness import measure_together
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.benchmarks.subject import Subject
-from edgeq.building import (
-    Material,
-    Order,
-    SourceSpec,
-    build,
-    check_start,
-    make_order,
-)
+from edgeq.building import Material, Order, SourceSpec, check_start
 from edgeq.calibration.data import DataOptions
 from edgeq.calibration.preprocess import Preprocessing
-from edgeq.candidates import QUANTIZER, candidates
+from edgeq.candidates import candidates
 from edgeq.comparison import Comparison, Row
 from edgeq.comparison_report import refuse_reports, write_comparison
 from edgeq.compiler.model import Model
-from edgeq.compiler.pipeline import Prepared
 from edgeq.compiler.recipe import Recipe
-from edgeq.errors import ConfigError, TargetError, UsageError, as_edgeq_error
+from edgeq.errors import UsageError
 from edgeq.machine import usable_cores
-from edgeq.manifest import Compiling, Manifest
 from edgeq.progress import Progress, SilentProgress
-from edgeq.proof import Proof, baseline_of, result, write
+from edgeq.proof import Proof, baseline_of
+from edgeq.rows import Proofs, Work, accepted, build_artefact, left, note, ordered
 from edgeq.targets.registry import expand_targets
 from edgeq.winner import Contender, choose_winner
 
@@ -86,7 +76,7 @@ def compile_many(
     prefix = output_prefix(model, output)
     rows = [Row(candidate) for candidate in named]
 
-    works = [work for row in rows if (work := _ordered(row, wanted, prefix, strict, threads)) is not None]
+    works = [work for row in rows if (work := ordered(row, wanted, prefix, strict, threads)) is not None]
     for work in works:
         check_start(work.order, calibration, force=force)
     refuse_reports(prefix, force=force)
@@ -95,7 +85,7 @@ def compile_many(
         spec = SourceSpec(
             model, calibration, evaluation, preprocessing, data_options, example_inputs, task, checkpoint
         )
-        proofs = _Proofs(tuple(metrics) or None, gate, threads, bench)
+        proofs = Proofs(tuple(metrics) or None, gate, threads, bench)
         _work(works, Material(spec, progress), proofs, force, progress)
 
     winner = choose_winner(_contenders(rows), budgets=bool(gate))
@@ -115,97 +105,9 @@ def _one_kind(orders: Sequence[Order]) -> bool:
     return bool(storing)
 
 
-@dataclass
-class _Work:
-    """A row that is worked on: what is asked of its target, and what is there of it."""
-
-    row: Row
-    order: Order
-    proof: Proof | None = None
-    manifest: Manifest | None = None
-    compiling: Compiling | None = None
-
-    @property
-    def built(self) -> Manifest:
-        """The manifest of an artefact that is there."""
-        assert self.manifest is not None
-        return self.manifest
-
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """What the target says that it does not do is its row's refusal."""
-        try:
-            yield
-        except TargetError as error:
-            self.row.error, self.row.refused = error, True
-
-    @contextmanager
-    def failing(self) -> Iterator[None]:
-        """An error inside is this row's, not that of the others."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 (a defect in one target must not hide the others)
-            self.row.error = as_edgeq_error(error)
-
-
-@dataclass(frozen=True)
-class _Proofs:
-    """How every artefact is measured; None measures nothing."""
-
-    metrics: tuple[str, ...] | None
-    budgets: tuple[Budget, ...]
-    threads: int | None
-    options: BenchOptions | None
-
-    def of(self, material: Material) -> Proof | None:
-        """The proof on the evaluation data."""
-        if self.options is None:
-            return None
-        return Proof(material.data.evaluation, self.metrics, self.budgets, self.threads, self.options)
-
-
-def _ordered(row: Row, recipe: Recipe, prefix: Path, strict: bool, threads: int | None) -> _Work | None:
-    """What is asked of a row's target; None when it refuses.
-
-    Raises:
-        ConfigError: an option that is wrong by itself.
-    """
-    candidate = row.candidate
-    place = prefix.with_name(f"{prefix.name}-{candidate.suffix}")
-    try:
-        order = make_order(candidate.target, recipe, candidate.options, place, strict=strict, threads=threads)
-    except ConfigError:
-        raise
-    except (TargetError, UsageError) as error:
-        row.error, row.refused = error, True
-        return None
-    row.quantizer = _quantizer(order)
-    return _Work(row, order)
-
-
-def _quantizer(order: Order) -> str:
-    """Whose methods quantize: the option's, edgeq's, or those of the target itself."""
-    own = "edgeq" if order.target.quantizer(order.options) is None else order.target.name
-    return order.given.get(QUANTIZER, own)
-
-
-def _work(
-    works: Sequence[_Work], material: Material, proofs: _Proofs, force: bool, progress: Progress
-) -> None:
+def _work(works: Sequence[Work], material: Material, proofs: Proofs, force: bool, progress: Progress) -> None:
     """Load once, build every artefact, then measure all that are there."""
-    original = material.original
-    for work in works:
-        with work.refusing():
-            work.order.target.check_model(original, work.order.options)
-    works = _left(works)
-    if not works:
-        return
-    for work in works:
-        work.proof = proofs.of(material)
-        if work.proof is not None:
-            with work.refusing():
-                work.proof.check(original.outputs, work.order.target)
-    works = _left(works)
+    works = accepted(works, material, proofs)
     if not works:
         return
     # Outside of the loop: what is wrong with the model itself is no target's error.
@@ -215,24 +117,12 @@ def _work(
             progress.task(f"Compiling for {work.row.candidate.name}, {position} of {len(works)}"),
             work.failing(),
         ):
-            _build(work, shared, force, progress)
+            build_artefact(work, shared, force, progress)
     if proofs.options is not None:
-        _measure(_left(works), original, progress)
+        _measure(left(works), material.original, progress)
 
 
-def _left(works: Sequence[_Work]) -> list[_Work]:
-    return [work for work in works if work.row.error is None]
-
-
-def _build(work: _Work, shared: tuple[Prepared, Compiling], force: bool, progress: Progress) -> None:
-    place = work.order.place
-    with artefact_folder(place, force=force) as folder:
-        work.manifest, work.compiling = build(work.order, shared, folder, progress)
-        write(work.manifest, folder)
-    work.row.result = result(place, work.manifest, work.compiling)
-
-
-def _measure(works: Sequence[_Work], original: Model, progress: Progress) -> None:
+def _measure(works: Sequence[Work], original: Model, progress: Progress) -> None:
     """Measure all artefacts beside the original, write down what was found, then time them at one thread."""
     proofs = [work.proof for work in works if work.proof is not None]
     if not proofs:
@@ -251,22 +141,11 @@ def _measure(works: Sequence[_Work], original: Model, progress: Progress) -> Non
             progress=progress,
         )
         for work, together in zip(works, found, strict=True):
-            _note(work, proof, together)
+            note(work, proof, together)
         timed = [i for i, work in enumerate(works) if work.row.times is not None]
         if timed and baseline is not None and proof.threads is None and usable_cores() > 1:
             rows = [works[i].row for i in timed]
             _time_one_thread(rows, [subjects[i] for i in timed], baseline, proof, progress)
-
-
-def _note(work: _Work, proof: Proof, together: Together) -> None:
-    """Write what was measured into the artefact, or keep the error that ended it."""
-    row = work.row
-    if together.error is not None:
-        row.error = as_edgeq_error(together.error)
-        return
-    manifest = proof.section(work.built, together.measurements, work.compiling)
-    write(manifest, work.order.place)
-    row.result, row.times = result(work.order.place, manifest), together.times
 
 
 def _time_one_thread(
