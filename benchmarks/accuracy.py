@@ -9,6 +9,7 @@ from typing import Any
 from edgeq.benchmarks.feeding import batch_size, padded, without_padding
 from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metrics import Accumulator, Metric, NonFiniteOutputError, compare
+from edgeq.benchmarks.metrics.divergence import share_divergences
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.calibration.types import Arrays, Batch, DataSource
 from edgeq.errors import DataError
@@ -37,6 +38,7 @@ def measure_accuracy(
     """
     for metric in metrics:
         metric.check(source, artefact.outputs)
+    share_divergences(metrics)
     result = Measurements()
     pairs = _usable(metrics, artefact.outputs[0].name, baseline is not None, result)
     size = batch_size([artefact] if baseline is None else [artefact, baseline], options.batch_size)
@@ -125,9 +127,11 @@ def _add_values(pairs: Sequence[_Pair], result: Measurements, size: int, seed: i
 
 
 def _measurement(pair: _Pair, size: int, seed: int) -> Measurement:
+    ours = pair.ours.scores
     theirs = None if pair.theirs is None else pair.theirs.scores
-    found = compare(pair.metric, pair.ours.scores, theirs, seed=seed)
+    found = compare(pair.metric, ours, theirs, seed=seed)
     detail: dict[str, Any] = {"samples": found.samples, "batch": size}
+    detail.update(pair.metric.seen(ours))
     if found.method is not None:
         detail["interval_method"] = found.method
     if found.flips is not None:
@@ -140,6 +144,6 @@ def _measurement(pair: _Pair, size: int, seed: int) -> Measurement:
         pair.metric.unit,
         pair.metric.higher_is_better,
         interval=interval,
-        interval_of="difference",
+        interval_of="value" if found.baseline is None else "difference",
         detail=detail,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +58,8 @@ class Metric(ABC):
 
     Attributes:
         name: what budgets and reports call it.
-        unit: ``fraction`` (0..1, shown as percent), ``dB`` or empty.
+        unit: ``fraction`` (0..1, shown as percent), ``share`` (the same of a whole, whose budgets are in
+            percent), ``dB`` or empty.
         higher_is_better: the direction in which it improves.
         needs_labels: whether batches must carry labels.
         needs_baseline: it compares the artefact's outputs with the FP32 baseline's (PSNR, cosine, SQNR),
@@ -97,6 +98,10 @@ class Metric(ABC):
     def finish(self, scores: Scores) -> Scores:
         """Complete the rows of all samples, once, where a decision needs the whole set."""
         return scores
+
+    def seen(self, scores: Scores) -> dict[str, Any]:
+        """What else the rows tell and the report shows; JSON values only."""
+        return {}
 
     def flips(self, baseline: Scores, scores: Scores) -> Flips | None:
         """How many samples changed, from both models' scores; None where a sample cannot flip."""
@@ -153,7 +158,7 @@ class Metric(ABC):
 
     def format(self, value: float) -> str:
         """The value as people read it: ``73.69 %``, ``41.2 dB``, ``53.345``."""
-        if self.unit == "fraction":
+        if self.unit in ("fraction", "share"):
             return f"{100 * value:.2f} %"
         if self.unit:
             return f"{value:.1f} {self.unit}"
@@ -186,3 +191,14 @@ class Metric(ABC):
         bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if bad.any():
             raise NonFiniteOutputError(self.name, name, int(np.argmax(bad)))
+
+
+class SummedMetric(Metric):
+    """A metric that reads only the sum of its rows, so that resampling them is a product of matrices."""
+
+    @abstractmethod
+    def value(self, totals: Scores) -> float:
+        """The value for the rows' sum: float64 [k]."""
+
+    def aggregate(self, scores: Scores) -> float:
+        return self.value(scores.sum(axis=0))

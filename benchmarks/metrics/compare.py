@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeq.benchmarks.metrics.base import Flips, Metric, NonFiniteOutputError, Scores
+from edgeq.benchmarks.metrics.base import Flips, Metric, NonFiniteOutputError, Scores, SummedMetric
 from edgeq.calibration.types import Arrays, Batch
 from edgeq.errors import DataError
 
@@ -22,8 +22,9 @@ class Comparison:
     """A metric of the artefact beside the baseline's, measured on the same ``samples``.
 
     ``difference`` = value - baseline, ``low``/``high`` its 95 % interval, ``method`` how that was computed
-    (``newcombe`` or ``bootstrap``). These and ``baseline`` are None for metrics that compare with the
-    baseline by themselves (PSNR, cosine, SQNR). ``flips`` is None where a sample cannot flip.
+    (``newcombe`` or ``bootstrap``). ``baseline`` and ``difference`` are None for metrics that compare with
+    the baseline by themselves (KL, PSNR, cosine, SQNR); their interval, where there is one, is of ``value``.
+    ``flips`` is None where a sample cannot flip.
     """
 
     metric: str
@@ -90,7 +91,7 @@ def compare(metric: Metric, scores: Scores, baseline: Scores | None = None, *, s
     """
     value = metric.aggregate(scores)
     if baseline is None or metric.needs_baseline:
-        return Comparison(metric.name, len(scores), value)
+        return _alone(metric, scores, value, seed)
     reference = metric.aggregate(baseline)
     paired = metric.correct(baseline, scores)
     if paired is not None:
@@ -101,6 +102,13 @@ def compare(metric: Metric, scores: Scores, baseline: Scores | None = None, *, s
         method = "bootstrap"
     flips = metric.flips(baseline, scores)
     return Comparison(metric.name, len(scores), value, reference, value - reference, low, high, method, flips)
+
+
+def _alone(metric: Metric, scores: Scores, value: float, seed: int) -> Comparison:
+    if not metric.needs_baseline or not isinstance(metric, SummedMetric):
+        return Comparison(metric.name, len(scores), value)
+    low, high = _tails(_drawn(metric, scores, seed, RESAMPLES))
+    return Comparison(metric.name, len(scores), value, low=low, high=high, method="bootstrap")
 
 
 def newcombe_interval(before: Scores, after: Scores) -> tuple[float, float]:
@@ -153,11 +161,21 @@ def bootstrap_interval(
     metric: Metric, before: Scores, after: Scores, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """95 % percentile interval of ``aggregate(after) - aggregate(before)``, resampling pairs of samples."""
+    # The same seed draws the same samples for both.
+    return _tails(_drawn(metric, after, seed, resamples) - _drawn(metric, before, seed, resamples))
+
+
+def _drawn(metric: Metric, scores: Scores, seed: int, resamples: int) -> Scores:
+    """The metric's values for resampled rows."""
     generator = np.random.default_rng(seed)
-    n = len(after)
-    differences = np.empty(resamples)
-    for i in range(resamples):
-        rows = generator.integers(0, n, n)
-        differences[i] = metric.aggregate(after[rows]) - metric.aggregate(before[rows])
-    low, high = np.percentile(differences, [TAIL, 100 - TAIL])
+    n = len(scores)
+    draws = (generator.integers(0, n, n) for _ in range(resamples))
+    if not isinstance(metric, SummedMetric):
+        return np.array([metric.aggregate(scores[rows]) for rows in draws])
+    counts = (np.bincount(rows, minlength=n) for rows in draws)
+    return np.array([metric.value(count @ scores) for count in counts])
+
+
+def _tails(values: Scores) -> tuple[float, float]:
+    low, high = np.percentile(values, [TAIL, 100 - TAIL])
     return float(low), float(high)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edgeq.benchmarks.metrics.base import Metric
 from edgeq.benchmarks.metrics.classification import F1, Accuracy, F1Macro, Top1, Top5
+from edgeq.benchmarks.metrics.divergence import Kl, KlP99, Top1Agreement
 from edgeq.benchmarks.metrics.fidelity import Cosine, Mse, Psnr, Sqnr
 from edgeq.benchmarks.metrics.perplexity import Perplexity
 from edgeq.benchmarks.metrics.user import UserMetric
@@ -13,7 +14,7 @@ from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.errors import UsageError
 
 _METRICS: tuple[type[Metric], ...] = (
-    Top1, Top5, Accuracy, F1, F1Macro, Perplexity, Psnr, Cosine, Sqnr, Mse,
+    Top1, Top5, Accuracy, F1, F1Macro, Perplexity, Kl, KlP99, Top1Agreement, Psnr, Cosine, Sqnr, Mse,
 )  # fmt: skip
 METRIC_NAMES: tuple[str, ...] = tuple(metric.name for metric in _METRICS)
 
@@ -35,13 +36,17 @@ def get_metric(name: str, *, output: str | None = None) -> Metric:
 
 
 def default_metrics(source: DataSource, outputs: Sequence[TensorSpec]) -> list[str]:
-    """What is measured when nobody said: the task's own metrics where data and outputs allow, and SQNR."""
+    """What is measured when nobody said: the task's own metrics where data and outputs allow, and SQNR.
+
+    Where a language model's predictions are compared over the whole vocabulary, SQNR would add nothing.
+    """
     wanted: list[str] = []
     if source.task == "classification":
         wanted = ["top1", "top5", "f1"] if _scores_per_class(outputs) else ["accuracy", "f1"]
     if source.task == "language-model":
-        wanted = ["perplexity"]
-    return [name for name in wanted if _fits(name, source, outputs)] + ["sqnr"]
+        wanted = ["perplexity", "kl", "kl_p99", "top1_agreement"]
+    found = [name for name in wanted if _fits(name, source, outputs)]
+    return found if "kl" in found else [*found, "sqnr"]
 
 
 def _scores_per_class(outputs: Sequence[TensorSpec]) -> bool:

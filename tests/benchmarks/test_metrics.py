@@ -16,6 +16,7 @@ from edgeq.benchmarks.metrics import (
     default_metrics,
     get_metric,
 )
+from edgeq.benchmarks.metrics.windows import WindowMetric
 from edgeq.calibration.types import Array
 from edgeq.errors import DataError, UsageError
 from tests.support.metric_data import batch, fidelity, output, source, value
@@ -148,7 +149,7 @@ def test_perplexity_needs_logits_of_all_tokens() -> None:
         metric.check(source(task="language-model"), [output(("N", 5))])
     with pytest.raises(DataError, match="Token id 9 is beyond the model's vocabulary of 5"):
         metric.scores({"o": np.zeros((1, 4, 5))}, batch(1, None, input_ids=ids + 9), None)
-    with pytest.raises(DataError, match="Perplexity has no token to predict"):
+    with pytest.raises(DataError, match="Metric 'perplexity' has no token to predict"):
         metric.aggregate(np.zeros((3, 2)))
 
 
@@ -197,15 +198,19 @@ def test_unknown_metric() -> None:
     with pytest.raises(UsageError) as error:
         get_metric("top2")
     assert str(error.value) == (
-        "Unknown metric 'top2'. Known metrics: top1, top5, accuracy, f1, f1_macro, perplexity, psnr, cosine, "
-        "sqnr, mse, or module:callable."
+        "Unknown metric 'top2'. Known metrics: top1, top5, accuracy, f1, f1_macro, perplexity, kl, "
+        "kl_p99, top1_agreement, psnr, cosine, sqnr, mse, or module:callable."
     )
 
 
 def test_names_units_and_directions() -> None:
     made = {name: get_metric(name) for name in METRIC_NAMES}
-    assert {name for name, m in made.items() if not m.higher_is_better} == {"perplexity", "mse"}
-    assert {name for name, m in made.items() if m.needs_baseline} == {"psnr", "cosine", "sqnr", "mse"}
+    assert {name for name, m in made.items() if not m.higher_is_better} == {
+        "perplexity", "kl", "kl_p99", "mse",
+    }  # fmt: skip
+    assert {name for name, m in made.items() if m.needs_baseline} == {
+        "kl", "kl_p99", "top1_agreement", "psnr", "cosine", "sqnr", "mse",
+    }  # fmt: skip
     assert made["top1"].format(0.73692) == "73.69 %"
     assert made["sqnr"].format(31.27) == "31.3 dB"
     assert made["perplexity"].format(53.34501) == "53.345"
@@ -280,8 +285,9 @@ def test_labels_that_do_not_fit(labels: Any, message: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", [n for n in METRIC_NAMES if n != "f1"])
 def test_outputs_that_are_not_finite_fail_in_words(name: str, bad: float) -> None:
-    shape = (4, 6, 9) if name == "perplexity" else (4, 9)
-    accumulator = Accumulator(get_metric(name))
+    metric = get_metric(name)
+    shape = (4, 6, 9) if isinstance(metric, WindowMetric) else (4, 9)
+    accumulator = Accumulator(metric)
     good = np.random.default_rng(0).normal(size=shape)
     one = batch(4, [0, 1, 2, 3], input_ids=np.zeros((4, 6), np.int64))
     accumulator.update({"out": good}, one, {"out": good})
@@ -314,7 +320,8 @@ def test_no_samples() -> None:
         (LABELS, None, ("N", 1), ["accuracy", "f1", "sqnr"]),
         (LABELS, None, ("N", 4, 7, 7), ["sqnr"]),
         (None, None, ("N", 1000), ["sqnr"]),
-        (None, "language-model", ("N", "T", 100), ["perplexity", "sqnr"]),
+        (None, "language-model", ("N", "T", 100), ["perplexity", "kl", "kl_p99", "top1_agreement"]),
+        (None, "language-model", ("N", 100), ["sqnr"]),
     ],
 )
 def test_defaults(labels: Array | None, task: Any, shape: Any, expected: list[str]) -> None:
