@@ -1,0 +1,163 @@
+"""The compiled loops of the weight methods: each row (output channel) by itself. Imports numba.
+
+Everywhere: ``codes`` are 0..``top``, a code's value is (code - zero) * scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numba import njit
+
+# Weights below this are zero for every float32 kernel; dividing by their scale would overflow.
+TINY = np.float32(1e-30)
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _compiled(function: _F) -> _F:
+    return cast(_F, njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})(function))
+
+
+@_compiled
+def _code(value: Any, inverse: Any, zero: Any, top: Any) -> Any:
+    return min(max(np.rint(value * inverse) + zero, np.float32(0)), top)
+
+
+@_compiled
+def _gain(row: Any, weights: Any, scale: Any, zero: Any, top: Any) -> tuple[Any, Any]:
+    """<w, q> and <q, q>, weighted, of the integers q = code - zero that ``scale`` gives."""
+    inverse = np.float32(1) / scale
+    cross, square = np.float32(0), np.float32(0)
+    for k in range(row.shape[0]):
+        q = _code(row[k], inverse, zero, top) - zero
+        weighted = weights[k] * q
+        cross += row[k] * weighted
+        square += weighted * q
+    return cross, square
+
+
+@_compiled
+def _refitted(row: Any, weights: Any, scale: Any, zero: Any, top: Any) -> Any:
+    """Round, fit the scale to the integers by least squares, round again, while it improves."""
+    best, best_gain = scale, np.float32(-1)
+    for _ in range(5):
+        cross, square = _gain(row, weights, scale, zero, top)
+        if square <= 0 or cross == 0 or cross * cross / square <= best_gain:
+            break
+        best, best_gain = np.float32(cross / square), cross * cross / square
+        scale = best
+    return best
+
+
+@_compiled
+def _searched(
+    row: Any, weights: Any, low: Any, high: Any, top: Any, zeros: Any, clips: Any, negative: bool
+) -> tuple[Any, Any]:
+    """The scale and zero point of the least weighted error; ``zeros`` are the first and last to try."""
+    best, best_zero, best_gain = np.float32(1), zeros[0], np.float32(-1)
+    for zero in range(zeros[0], zeros[1] + 1):
+        below, above = np.float32(max(zero, 1)), np.float32(max(top - zero, 1))
+        reach = max(high / above, -low / below)
+        mirrored = max(high / below, -low / above)
+        for clip in clips:
+            scale = reach * clip
+            cross, square = _gain(row, weights, scale, np.float32(zero), top)
+            if square > 0 and cross * cross > best_gain * square:
+                best, best_zero, best_gain = scale, zero, cross * cross / square
+            if not negative:
+                continue
+            scale = -mirrored * clip
+            cross, square = _gain(row, weights, scale, np.float32(zero), top)
+            if square > 0 and cross * cross > best_gain * square:
+                best, best_zero, best_gain = scale, zero, cross * cross / square
+    return _refitted(row, weights, best, np.float32(best_zero), top), best_zero
+
+
+@_compiled
+def search_grids(
+    rows: Any, weights: Any, top: int, lowest_zero: int, fixed_zero: int, clips: Any, negative: bool
+) -> Any:
+    """Scales and zero points of ``rows`` float32 [rows, n] with ``weights`` float32 [any, n], cyclic.
+
+    ``fixed_zero`` below 0: zero points from ``lowest_zero`` on are searched too.
+    """
+    scales = np.ones(rows.shape[0], np.float32)
+    zeros = np.full(rows.shape[0], max(fixed_zero, lowest_zero), np.uint8)
+    for index in range(rows.shape[0]):
+        row = rows[index]
+        low, high = min(np.float32(0), row.min()), max(np.float32(0), row.max())
+        if high - low < TINY:
+            continue
+        middle = int(np.rint(-low / (high - low) * top))
+        span = 1 if top > 7 else 2
+        first = min(max(middle - span, lowest_zero), top) if fixed_zero < 0 else fixed_zero
+        last = min(max(middle + span, lowest_zero), top) if fixed_zero < 0 else fixed_zero
+        scales[index], zeros[index] = _searched(
+            row, weights[index % weights.shape[0]], low, high, np.float32(top), (first, last), clips, negative
+        )
+    return scales, zeros
+
+
+@_compiled
+def nearest_codes(rows: Any, scales: Any, zeros: Any, top: int) -> Any:
+    """The nearest codes of ``rows`` [rows, n] with a scale and a zero point each."""
+    codes = np.empty(rows.shape, np.uint8)
+    for index in range(rows.shape[0]):
+        inverse, zero = np.float32(1) / scales[index], np.float32(zeros[index])
+        for k in range(rows.shape[1]):
+            codes[index, k] = np.uint8(_code(rows[index, k], inverse, zero, np.float32(top)))
+    return codes
+
+
+@_compiled
+def feed_back(
+    wanted: Any, feedback: Any, groups: Any, scales: Any, zeros: Any, top: int, codes: Any, left: Any
+) -> None:
+    """Round columns one after the other, each with the errors of those before it.
+
+    ``wanted`` [rows, n] are the weights with what earlier blocks ask of them, and is overwritten;
+    ``feedback`` [n, n] is strictly upper triangular; ``groups`` [n]: the column of ``scales`` and ``zeros``
+    that each column has. ``left`` [rows, n] are the weights, and becomes what is left of them.
+    """
+    high = np.float32(top)
+    columns = wanted.shape[1]
+    for index in range(wanted.shape[0]):
+        row = wanted[index]
+        for k in range(columns):
+            scale, zero = scales[index, groups[k]], np.float32(zeros[index, groups[k]])
+            code = _code(row[k], np.float32(1) / scale, zero, high)
+            codes[index, k] = np.uint8(code)
+            error = left[index, k] - (code - zero) * scale
+            left[index, k] = error
+            for j in range(k + 1, columns):
+                row[j] += error * feedback[k, j]
+
+
+@_compiled
+def descend(
+    pull: Any, hessian: Any, groups: Any, scales: Any, zeros: Any, top: int, codes: Any, change: Any
+) -> None:
+    """Set each code to the best one given all others, column by column.
+
+    ``pull`` [rows, n] is (weight - value) times the Hessian's columns, ``hessian`` [n, n] their block.
+    ``change`` [rows, n] gets what is added to the values.
+    """
+    high = np.float32(top)
+    columns = pull.shape[1]
+    for index in range(pull.shape[0]):
+        row = pull[index]
+        for k in range(columns):
+            scale, zero = scales[index, groups[k]], np.float32(zeros[index, groups[k]])
+            old = np.float32(codes[index, k])
+            value = (old - zero) * scale + row[k] / hessian[k, k]
+            code = _code(value, np.float32(1) / scale, zero, high)
+            step = (code - old) * scale
+            change[index, k] = step
+            if step == 0:
+                continue
+            codes[index, k] = np.uint8(code)
+            for j in range(columns):
+                row[j] -= step * hessian[k, j]

@@ -1,0 +1,27 @@
+"""How much of a layer's output an error of its weights changes: tr(Δ H Δᵀ) / tr(W H Wᵀ)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.compiler.weights.spec import Floats, QuantizedWeight
+from edgeq.compiler.weights.statistics import InputStatistics
+
+_ROWS = 2048
+
+
+def relative_error(weight: Floats, quantized: QuantizedWeight, statistics: InputStatistics) -> float:
+    """The squared error of the outputs divided by their square sum; of the weights where no inputs were seen."""
+    lost = output_energy(weight - quantized.dequantize(), statistics)
+    return lost / max(output_energy(weight, statistics), float(np.finfo(np.float32).tiny))
+
+
+def output_energy(weight: Floats, statistics: InputStatistics) -> float:
+    """tr(W H Wᵀ) of float32 ``weight`` [N, K]; by the Hessian's diagonal where that is all there is."""
+    if statistics.hessian is None:
+        return float(np.einsum("nk,nk,k->", weight, weight, statistics.squares, dtype=np.float64))
+    total = 0.0
+    for start in range(0, len(weight), _ROWS):
+        rows = weight[start : start + _ROWS]
+        total += float(np.einsum("nk,nk->", rows @ statistics.hessian, rows, dtype=np.float64))
+    return max(total, 0.0)
