@@ -19,7 +19,8 @@ from edgeq.compiler.model import Model, Source
 from edgeq.errors import ModelError
 from edgeq.progress import Progress
 
-_DTYPES: dict[str, Any] = {
+# Names of types in safetensors files.
+DTYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
@@ -107,7 +108,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         found = {
             name: StoredTensor(
                 path,
-                np.dtype(_DTYPES[entry["dtype"]]),
+                np.dtype(DTYPES[entry["dtype"]]),
                 tuple(entry["shape"]),
                 start + entry["data_offsets"][0],
             )

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner, WeightRules
-from edgeq.targets.language.target import CheckpointTarget
+from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.language.folder_target import FolderTarget
 
 if TYPE_CHECKING:
-    from edgeq.compiler.plan import Plan
+    from edgeq.targets.language.format import Format
 
+# Kernels read whole words of inputs and of outputs; 3 bits fill them only 32 at a time. Zero points are
+# stored minus one, and readers disagree on what a stored -1 is.
 _RULES = WeightRules(
     bits=(2, 3, 4, 8), group_sizes=(-1, 32, 64, 128), lowest_zero_point=1, outputs_multiple=32
 )
 
 
-class HfGptqTarget(CheckpointTarget):
+class HfGptqTarget(FolderTarget):
     """A Hugging Face folder that GPTQ kernels load."""
 
     name = "hf-gptq"
@@ -29,23 +31,10 @@ class HfGptqTarget(CheckpointTarget):
             self.name, ("int4-weight", "int8-weight", "int3-weight", "int2-weight"), weights=_RULES
         )
 
-    def build(self, job: BuildJob, folder: Path) -> BuildResult:
-        """Write the folder; raises TargetError."""
-        from edgeq.targets.hf_gptq.write import write_folder
+    def form(self, options: Mapping[str, str]) -> Format:
+        from edgeq.targets.hf_gptq.format import GptqFormat
 
-        return write_folder(job, folder)
+        return GptqFormat()
 
-    def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
-        return [
-            NodeResult(n.name, n.op_type, n.precision, n.precision, "", n.reason, n.asked)
-            for n in plan.nodes.values()
-        ]
-
-    def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
-        return []
-
-    def runner(self, folder: Path, *, threads: int | None = None) -> Runner:
-        """The artefact in ``folder``; raises ModelError."""
-        from edgeq.targets.hf_gptq.read import open_folder
-
-        return open_folder(folder, threads=threads)
+    def runner_kind(self) -> str:
+        return "edgeq's own reader of GPTQ folders, in PyTorch"

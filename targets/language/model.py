@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.types import Array
 from edgeq.errors import MissingExtraError, ModelError
+from edgeq.quiet import quiet, reason
 
 ReadTensor = Callable[[str], Array]
 
@@ -19,6 +20,27 @@ def build_model(folder: Path, architecture: str, names: list[str], read: ReadTen
         MissingExtraError: PyTorch or transformers is not installed.
         ModelError: configuration and tensors do not fit.
     """
+    model = empty_model(folder, architecture)
+    import torch
+
+    try:
+        state = {name: torch.from_numpy(read(name).astype("float32")) for name in names}
+        keys = model.load_state_dict(state, strict=False, assign=True)
+        model.tie_weights()
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {reason(error)}.") from error
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    refuse_unfit([name for name in keys.missing_keys if name not in tied], keys.unexpected_keys)
+    return model.eval()
+
+
+def empty_model(folder: Path, architecture: str) -> Any:
+    """The model that ``folder``'s configuration describes, in float32, without values.
+
+    Raises:
+        MissingExtraError: PyTorch or transformers is not installed.
+        ModelError: transformers cannot build it.
+    """
     try:
         import torch
         import transformers
@@ -26,19 +48,29 @@ def build_model(folder: Path, architecture: str, names: list[str], read: ReadTen
     except ImportError as error:
         raise MissingExtraError("Running a language model", "hf") from error
     try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        with no_init_weights():
-            model = getattr(transformers, architecture)._from_config(config, dtype=torch.float32)
-        state = {name: torch.from_numpy(read(name).astype("float32")) for name in names}
-        keys = model.load_state_dict(state, strict=False, assign=True)
-        model.tie_weights()
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}.") from error
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    missing = [name for name in keys.missing_keys if name not in tied]
-    if missing or keys.unexpected_keys:
-        first = (missing or keys.unexpected_keys)[0]
-        raise ModelError(f"The tensors of {folder} do not fit its configuration, first {first!r}.")
-    return model.eval()
+        with quiet(), no_init_weights():
+            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+            return getattr(transformers, architecture)._from_config(config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {reason(error)}.") from error
+
+
+def refuse_unfit(missing: Sequence[str], unknown: Sequence[str]) -> None:
+    """Refuse tensors that a configuration lacks or does not know.
+
+    Raises:
+        ModelError: naming the first of them.
+    """
+    if missing:
+        raise ModelError(f"The tensors do not fit the configuration: {missing[0]!r} is missing.")
+    if unknown:
+        raise ModelError(f"The tensors do not fit the configuration: it has no {unknown[0]!r}.")
+
+
+def other_shape(name: str, found: Sequence[int], wanted: Sequence[int]) -> ModelError:
+    """What is raised for a tensor of another shape than its model's."""
+    return ModelError(
+        f"The tensors do not fit the configuration: {name!r} is {list(found)}, not {list(wanted)}."
+    )

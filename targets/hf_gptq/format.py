@@ -1,0 +1,105 @@
+"""The layout of GPTQ checkpoints, version 1, as AutoGPTQ defined it and its successors read it.
+
+Of a layer with K inputs, N outputs and G groups: ``qweight`` int32 [K * bits / 32, N], codes packed along the
+inputs; ``qzeros`` int32 [G, N * bits / 32], zero points minus one, packed along the outputs; ``scales`` [G, N];
+``g_idx`` int32 [K], the group of every input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.weights.spec import Bytes, Floats, QuantizedWeight, WeightSpec
+from edgeq.errors import ModelError
+from edgeq.targets.base import Runner
+from edgeq.targets.language.companions import write_json
+from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.packing import pack, packed_words, unpack
+from edgeq.targets.language.stored import StoredFolder
+
+# The settings of config.json again, where older readers look for them.
+QUANTIZE_CONFIG = "quantize_config.json"
+_INT32 = np.dtype(np.int32)
+_ASYMMETRIC = (
+    "The weights are asymmetric: vLLM, TGI and ExLlamaV2 read that, while gptqmodel loads asymmetric folders "
+    "of this layout only when it has written them itself."
+)
+
+
+class GptqFormat:
+    """Reads folders by itself, in PyTorch: no kernels for GPTQ are needed to prove them."""
+
+    packages = ("transformers", "torch")
+    proved_by = "edgeq's own reader of GPTQ folders, in PyTorch"
+
+    def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
+        n, k, groups = shape.outputs, shape.inputs, spec.groups(shape.inputs)
+        return {
+            "qweight": Part(_INT32, (packed_words(k, spec.bits), n), _qweight),
+            "qzeros": Part(_INT32, (groups, packed_words(n, spec.bits)), _qzeros),
+            "scales": Part(shape.floats, (groups, n), lambda w: w.scales.T.astype(shape.floats)),
+            "g_idx": Part(_INT32, (k,), lambda w: _group_of_inputs(w.spec, k)),
+        }
+
+    def final(self, weight: QuantizedWeight) -> QuantizedWeight:
+        return weight
+
+    def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
+        spec = next(iter(layers.specs.values()))
+        return {
+            "quant_method": "gptq",
+            "checkpoint_format": "gptq",
+            "bits": spec.bits,
+            "group_size": spec.group_size,
+            "sym": spec.symmetric,
+            "desc_act": False,
+            "static_groups": True,
+            "true_sequential": True,
+            "lm_head": "lm_head" in layers.specs,
+            "pack_dtype": "int32",
+            "meta": {"quantizer": [f"edgeq:{version('edgeq')}"]},
+        }
+
+    def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+        return (write_json(folder / QUANTIZE_CONFIG, quantization),)
+
+    def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
+        """By what the folder itself says of bits and groups; see :meth:`Format.read`."""
+        bits = stored.config.get("quantization_config", {}).get("bits")
+        if bits not in (2, 3, 4, 8):
+            raise ModelError(f"{stored.path} says of no bits how weights are packed.")
+        codes = unpack(stored.array(f"{layer}.qweight").T, bits, shape.inputs)
+        zeros = unpack(stored.array(f"{layer}.qzeros"), bits, shape.outputs).T.astype(np.float32) + 1
+        scales = stored.array(f"{layer}.scales").T.astype(np.float32)
+        groups = stored.array(f"{layer}.g_idx")
+        values: Floats = (codes.astype(np.float32) - zeros[:, groups]) * scales[:, groups]
+        return values
+
+    def open(self, folder: Path, *, threads: int | None = None) -> Runner:
+        from edgeq.targets.language.read import open_runner
+
+        return open_runner(folder, self, threads)
+
+    def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
+        return () if all(spec.symmetric for spec in layers.specs.values()) else (_ASYMMETRIC,)
+
+
+def _qweight(weight: QuantizedWeight) -> Array:
+    return pack(weight.codes, weight.spec.bits).T
+
+
+def _qzeros(weight: QuantizedWeight) -> Array:
+    zeros: Bytes = np.full(weight.scales.shape, weight.spec.centre, np.uint8)
+    if weight.zero_points is not None:
+        zeros = weight.zero_points
+    return pack(np.ascontiguousarray(zeros.T - 1), weight.spec.bits)
+
+
+def _group_of_inputs(spec: WeightSpec, inputs: int) -> Array:
+    return (np.arange(inputs) // spec.group_of(inputs)).astype(np.int32)

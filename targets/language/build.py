@@ -1,0 +1,161 @@
+"""From quantized weights to a Hugging Face folder that was loaded again and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.weights.spec import Floats
+from edgeq.compiler.weights.store import WeightStore
+from edgeq.errors import TargetError
+from edgeq.targets.base import BuildJob, BuildResult
+from edgeq.targets.checks import refuse_failed
+from edgeq.targets.language.companions import copy_companions, write_config
+from edgeq.targets.language.format import Format, QuantizedLayers, Shape
+from edgeq.targets.language.prove import prove, save_reference
+from edgeq.targets.language.read import float_type
+from edgeq.targets.language.settings import LanguageSettings, StoredLayer
+from edgeq.targets.language.shards import LazyTensor, write_shards
+from edgeq.targets.language.values import values_sha256
+
+
+def build_folder(
+    job: BuildJob, folder: Path, form: Format, target: str, options: Mapping[str, str]
+) -> BuildResult:
+    """Write the folder, read it back, and compare what it computes.
+
+    Raises:
+        TargetError: the weights do not fit the format, or what was written does not verify.
+        ModelError: the checkpoint's configuration and tensors do not fit.
+    """
+    store = job.weights
+    assert store is not None
+    floats = stored_floats(store.checkpoint)
+    layers = quantized_layers(store)
+    quantization = form.quantization(layers)
+    with job.progress.task("Writing the weights"):
+        files = write_shards(_tensors(store, form, floats), folder)
+    files = (
+        *files,
+        write_config(store.checkpoint.config, floats.name, quantization, folder),
+        *form.extra_files(quantization, folder),
+        *copy_companions(store.checkpoint.path, folder),
+    )
+    values = partial(final_values, store, form, floats)
+    with job.progress.task("Computing the reference"):
+        evidence, sampled_from = save_reference(job, values, folder)
+    settings = LanguageSettings(
+        target=target,
+        scheme=job.recipe.scheme,
+        options=dict(options),
+        dtype=floats.name,
+        architecture=store.checkpoint.architecture,
+        versions={package: version(package) for package in form.packages},
+        sampled_from=sampled_from,
+        layers={name: _stored_layer(store, form, name) for name in layers.specs},
+    )
+    evidence = (*evidence, settings.write(folder))
+    with job.progress.task("Verifying the folder"):
+        checks = tuple(prove(folder, form, job.threads))
+    refuse_failed(checks, f"{target} folder", "", fix="Report it: the file is not what edgeq meant to write.")
+    return BuildResult(
+        files, _load_hints(floats, quantization), form.notes(layers), evidence, checks, form.proved_by
+    )
+
+
+def quantized_layers(store: WeightStore) -> QuantizedLayers:
+    """The quantized matrices of the store, and those that stay float."""
+    specs = {name: store.spec(name) for name in store.layers}
+    matrices = [
+        name.removesuffix(".weight")
+        for name, tensor in store.checkpoint.tensors.items()
+        if name.endswith(".weight") and len(tensor.shape) == 2
+    ]
+    return QuantizedLayers(
+        {name: spec for name, spec in specs.items() if spec is not None},
+        tuple(name for name in matrices if name not in specs),
+    )
+
+
+def stored_floats(checkpoint: Checkpoint) -> np.dtype[Any]:
+    """What the artefact keeps floats in: bfloat16 where most of the checkpoint is, else float16."""
+    sizes: dict[Any, int] = {}
+    for tensor in checkpoint.tensors.values():
+        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+    most = max(sizes, key=lambda dtype: sizes[dtype])
+    return float_type("bfloat16" if most == np.dtype(ml_dtypes.bfloat16) else "float16")
+
+
+def final_values(store: WeightStore, form: Format, floats: np.dtype[Any], name: str) -> Floats:
+    """float32: the values of one of the checkpoint's tensors as the artefact has them."""
+    layer = name.removesuffix(".weight")
+    if layer != name and store.spec(layer) is not None:
+        return form.final(store.quantized(layer)).dequantize()
+    return np.asarray(_kept(store, floats, name), np.float32)
+
+
+def _tensors(store: WeightStore, form: Format, floats: np.dtype[Any]) -> Iterator[LazyTensor]:
+    for name, tensor in store.checkpoint.tensors.items():
+        layer = name.removesuffix(".weight")
+        spec = store.spec(layer) if layer != name else None
+        if spec is None:
+            dtype = floats if _is_float(tensor.dtype) else tensor.dtype
+            yield LazyTensor(name, dtype, tensor.shape, partial(_kept, store, floats, name))
+            continue
+        outputs, inputs = tensor.shape
+        for key, part in form.parts(spec, Shape(outputs, inputs, floats)).items():
+            make = partial(_made, part.make, store, form, layer)
+            yield LazyTensor(f"{layer}.{key}", part.dtype, part.shape, make)
+
+
+def _made(make: Callable[[Any], Array], store: WeightStore, form: Format, layer: str) -> Array:
+    return make(form.final(store.quantized(layer)))
+
+
+def _kept(store: WeightStore, floats: np.dtype[Any], name: str) -> Array:
+    """A tensor that is not quantized, rounded to ``floats``."""
+    stored = store.tensor(name)
+    if not _is_float(stored.dtype) or stored.dtype == floats:
+        return stored
+    with np.errstate(over="ignore"):
+        rounded = stored.astype(floats)
+    if not np.isfinite(rounded.astype(np.float32)).all():
+        raise TargetError(
+            f"The tensor {name!r} has values that {floats.name} cannot hold.",
+            fix="Save the model in bfloat16 first: model.to(torch.bfloat16).save_pretrained(folder).",
+        )
+    return rounded
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype == np.dtype(ml_dtypes.bfloat16)
+
+
+def _stored_layer(store: WeightStore, form: Format, name: str) -> StoredLayer:
+    weight = form.final(store.quantized(name))
+    outputs, inputs = weight.codes.shape
+    spec = weight.spec
+    return StoredLayer(
+        bits=spec.bits,
+        group_size=spec.group_size,
+        symmetric=spec.symmetric,
+        form=spec.form,
+        outputs=outputs,
+        inputs=inputs,
+        sha256=values_sha256(weight.dequantize()),
+    )
+
+
+def _load_hints(floats: np.dtype[Any], quantization: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": f"Hugging Face folder, quant_method {quantization['quant_method']}",
+        "floats": floats.name,
+    }

@@ -1,0 +1,76 @@
+"""What a format of checkpoints is: how a quantized layer is stored, and how its values are read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
+from edgeq.targets.base import Runner
+from edgeq.targets.language.stored import StoredFolder
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a quantized layer in the file, and how it is made of the weights."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    make: Callable[[QuantizedWeight], Array]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a layer's weights; ``floats`` is the type of what the model keeps in float."""
+
+    outputs: int
+    inputs: int
+    floats: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class QuantizedLayers:
+    """The quantized layers of a model and those that stay float, by name, in the checkpoint's order."""
+
+    specs: Mapping[str, WeightSpec]
+    floats: tuple[str, ...]
+
+
+class Format(Protocol):
+    """``packages``: distributions whose versions are kept. ``proved_by``: what reads the folder back."""
+
+    packages: tuple[str, ...]
+    proved_by: str
+
+    def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
+        """What is stored of a layer: the tensors' names behind the layer's name, and how they are made."""
+        ...
+
+    def final(self, weight: QuantizedWeight) -> QuantizedWeight:
+        """The weights as the format holds them, where it rounds scales once more."""
+        ...
+
+    def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
+        """``quantization_config`` of ``config.json``."""
+        ...
+
+    def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+        """Files that readers want besides; their names."""
+        ...
+
+    def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
+        """float32 [N, K]: the values of a layer in the file; raises ModelError."""
+        ...
+
+    def open(self, folder: Path, *, threads: int | None = None) -> Runner:
+        """The model in ``folder`` as the format's consumer loads it; raises ModelError."""
+        ...
+
+    def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
+        """What users should know of the layers that were written."""
+        ...

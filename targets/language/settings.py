@@ -1,0 +1,45 @@
+"""How an artefact's weights were made: kept in it, so that it can be verified without what it was made of."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from edgeq.compiler.weights.spec import Form, WeightSpec
+from edgeq.targets.language.files import SETTINGS
+from edgeq.targets.stored_settings import StoredSettings
+
+
+class StoredLayer(BaseModel):
+    """A quantized layer: its spec, its shape, and the SHA-256 of its values in float32, row by row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bits: int
+    group_size: int
+    symmetric: bool
+    form: Form
+    outputs: int
+    inputs: int
+    sha256: str
+
+    @property
+    def spec(self) -> WeightSpec:
+        return WeightSpec(self.bits, self.group_size, self.symmetric, self.form)
+
+
+class LanguageSettings(StoredSettings):
+    """``dtype``: of what is not quantized. ``versions``: of the packages that the format's readers are.
+
+    ``sampled_from``: whose token ids the numbers are compared on.
+    """
+
+    file = SETTINGS
+
+    target: str
+    scheme: str
+    options: dict[str, str]
+    dtype: str
+    architecture: str
+    versions: dict[str, str]
+    sampled_from: str
+    layers: dict[str, StoredLayer]
