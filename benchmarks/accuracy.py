@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edgeq.benchmarks.feeding import batch_size, padded, without_padding
+from edgeq.benchmarks.feeding import OUTPUT_BYTES, batch_size, bounded_batch, padded, without_padding
 from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metrics import Accumulator, Metric, NonFiniteOutputError, compare
 from edgeq.benchmarks.metrics.divergence import share_divergences
 from edgeq.benchmarks.options import BenchOptions
+from edgeq.benchmarks.protocol import PERPLEXITY, with_words
+from edgeq.benchmarks.units import format_value
 from edgeq.calibration.types import Arrays, Batch, DataSource
 from edgeq.errors import DataError
 from edgeq.progress import Progress
@@ -41,7 +43,7 @@ def measure_accuracy(
     share_divergences(metrics)
     result = Measurements()
     pairs = _usable(metrics, artefact.outputs[0].name, baseline is not None, result)
-    size = batch_size([artefact] if baseline is None else [artefact, baseline], options.batch_size)
+    size = _batch([artefact] if baseline is None else [artefact, baseline], source, options, result)
     with progress.task("Evaluating", _expected(source, options)) as advance:
         for batch in source.batches(size, options.samples):
             inputs = padded(batch, size)
@@ -51,7 +53,24 @@ def measure_accuracy(
                 pair.update(ours, theirs, batch, result)
             advance(batch.size)
     _add_values(pairs, result, size, options.seed)
+    if PERPLEXITY in result:
+        result.add(with_words(result[PERPLEXITY], source.describe()))
     return result
+
+
+def _batch(runners: Sequence[Runner], source: DataSource, options: BenchOptions, result: Measurements) -> int:
+    """The samples per inference; fewer than asked where their outputs would take too much memory."""
+    asked = batch_size(runners, options.batch_size)
+    if asked == 1:
+        return 1
+    first = next(iter(source.batches(1, 1)), None)
+    size = asked if first is None else bounded_batch(runners, asked, first)
+    if size < asked:
+        result.notes.append(
+            f"Accuracy is measured with {size} samples at a time, not {asked}: "
+            f"their outputs would take more than {format_value(OUTPUT_BYTES, 'bytes')}."
+        )
+    return size
 
 
 @dataclass

@@ -11,7 +11,8 @@
 White space does not matter. Three rules keep a budget from meaning two things:
 
 - ``%`` is relative: ``top1 >= 70%`` asks for 70 % of the baseline's top1, ``top1 >= 0.70`` for 0.70. Only
-  shares of a whole (``ane_share >= 90%``), which have no baseline, are themselves in percent.
+  shares of a whole (``ane_share >= 90%``, ``top1_agreement >= 97%``), which have no baseline, are themselves
+  in percent.
 - a number with an explicit ``+`` or ``-`` is *always* a difference: ``top1 >= -0.005`` lets top1 fall by
   half a point. A sign and ``%`` together are refused, since that could be points or a share.
 - the operator must agree with the metric: what is better when lower takes ``<=``, the others ``>=``.
@@ -164,6 +165,8 @@ class _Bound:
                 f"Write {self.metric} {self.operator} {_text(number / 100)}, or "
                 f"{self.metric} {self.operator} {_text(number)}% for percent of the FP32 baseline.",
             )
+        if self.is_share and number > 100:
+            self.refuse(f"{self.metric} is at most 100 %", f"Write for example {self.example()}.")
         return Budget(self.metric, self.operator, "absolute", number, unit)
 
     def unit(self, written: str, number: str, sign: str) -> str:
@@ -180,6 +183,12 @@ class _Bound:
         if written:
             can = f"units of {self.metric} are {', '.join(allowed)}" if allowed else "it has no unit"
             self.refuse(f"{written!r} is no unit of {self.metric}", f"Write {self.example()}; {can}.")
+        if self.is_share and float(number) <= 1:
+            percent = _text(float(f"{100 * float(number):.12g}"))
+            self.refuse(
+                f"{number} without a unit could mean {number} % or {percent} %",
+                f"Write {self.metric} {self.operator} {percent}%.",
+            )
         if self.info.unit in ("bytes", "s"):
             units = ", ".join(allowed)
             self.refuse("the number has no unit", f"Write {start}{allowed[2]}; units are {units}.")
@@ -204,7 +213,8 @@ class _Bound:
             "fraction": "0.70",
             "share": "90%",
         }
-        plain = "0.99" if self.operator == ">=" else "1.05"
+        upper = "1.05" if self.info is None or self.info.has_baseline else "0.02"
+        plain = "0.99" if self.operator == ">=" else upper
         return f"{self.metric} {self.operator} {bounds.get(unit, plain)}"
 
     def refuse(self, what: str, fix: str) -> NoReturn:

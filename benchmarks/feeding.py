@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from edgeq.calibration.random_inputs import random_inputs
 from edgeq.calibration.types import Array, Arrays, Batch, DataSource, TensorSpec
 from edgeq.errors import DataError, UsageError
 from edgeq.targets.base import Runner
+
+# Of one model's outputs at a time.
+OUTPUT_BYTES = 2**29
 
 
 def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:
@@ -39,6 +43,33 @@ def batch_size(runners: Sequence[Runner], asked: int) -> int:
             fix="Compare models of the same batch, or export with a dynamic one.",
         )
     return wanted.pop() if wanted else asked
+
+
+def bounded_batch(runners: Sequence[Runner], asked: int, sample: Batch) -> int:
+    """:func:`batch_size`, and no more than keeps each runner's outputs within :data:`OUTPUT_BYTES`.
+
+    The logits of a language model are tokens x vocabulary for every ``sample``.
+    """
+    size = batch_size(runners, asked)
+    if any(fixed_batch(runner.inputs) is not None for runner in runners):
+        return size
+    largest = max(_output_bytes(runner, sample) for runner in runners)
+    return max(1, min(size, OUTPUT_BYTES // max(largest, 1)))
+
+
+def _output_bytes(runner: Runner, sample: Batch) -> int:
+    """Bytes of the outputs for one sample; a dimension counts 1 where its size is not known beforehand."""
+    sizes = {
+        name: size
+        for spec in runner.inputs
+        for name, size in zip(spec.shape or (), sample.inputs[spec.name].shape, strict=False)
+        if isinstance(name, str)
+    }
+    total = 0
+    for spec in runner.outputs:
+        shape = [sizes.get(size, 1) if isinstance(size, str) else size or 1 for size in spec.shape or ()]
+        total += prod(shape[1:]) * spec.dtype.itemsize
+    return total
 
 
 def padded(batch: Batch, size: int) -> dict[str, Array]:

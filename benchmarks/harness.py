@@ -219,6 +219,7 @@ def _add_accuracy(
     found = measure_accuracy(ours, theirs, job.source, metrics, options=job.options, progress=job.progress)
     result.add(*found.values())
     result.failures.update(found.failures)
+    result.notes.extend(found.notes)
 
 
 def _defaults(source: DataSource, ours: Runner, theirs: Runner | None) -> list[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +42,8 @@ class RunningTextSource(IndexedSource):
         super().__init__(str(path), inputs, options)
         self._path = path
         self._tokenizer = load_tokenizer(options.tokenizer, str(path))
-        self._ids = encode_file(path, self._tokenizer, options.max_tokens)
+        self._text = encode_file(path, self._tokenizer, options.max_tokens)
+        self._ids = self._text.ids
         self._window = self._window_size(fixed_tokens(inputs, options))
         self._stride = options.stride or self._window
 
@@ -66,13 +70,28 @@ class RunningTextSource(IndexedSource):
         return file_sha256(self._path)
 
     def details(self) -> dict[str, Any]:
+        """Everything that a perplexity depends on; ``judged`` tokens lie in windows, ``words`` are theirs."""
         return {
             "tokenizer": str(self._tokenizer.path),
             "tokenizer_sha256": tokenizer_sha256(self._tokenizer.path),
             "tokens": len(self._ids),
             "window": self._window,
             "stride": self._stride,
+            "judged": self._judged,
+            "words": self._words,
         }
+
+    @property
+    def _judged(self) -> int:
+        """Tokens that are in some window."""
+        return (self.size - 1) * min(self._stride, self._window) + self._window
+
+    @cached_property
+    def _words(self) -> int | None:
+        """The words of the judged tokens; None where they are not one stretch of text."""
+        if self._stride > self._window:
+            return None
+        return count_words(self._path, self._tokenizer, self._text, self._judged)
 
     def _window_size(self, fixed: int | None) -> int:
         asked = self.options.window
@@ -93,25 +112,47 @@ class RunningTextSource(IndexedSource):
         )
 
 
-def encode_file(path: Path, tokenizer: Tokenizer, max_tokens: int | None) -> npt.NDArray[np.int32]:
-    """Token ids of a text file, the first ``max_tokens`` of them.
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids of a text file, and of every block the tokens and words (between white space) before it."""
+
+    ids: npt.NDArray[np.int32]
+    before: list[tuple[int, int]]
+
+
+def encode_file(path: Path, tokenizer: Tokenizer, max_tokens: int | None) -> EncodedText:
+    """Encode a text file, its first ``max_tokens`` tokens.
 
     Raises:
         DataError: the file is no UTF-8 text.
     """
     parts: list[npt.NDArray[np.int32]] = []
-    count = 0
+    before = []
+    count = words = 0
     try:
         for block in _blocks(path):
             ids = np.asarray(tokenizer.encode_plain(block), dtype=np.int32)
             parts.append(ids)
-            count += len(ids)
+            before.append((count, words))
+            count, words = count + len(ids), words + len(block.split())
             if max_tokens is not None and count >= max_tokens:
                 break
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", fix="Give UTF-8 text.") from error
     ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-    return ids[:max_tokens]
+    return EncodedText(ids[:max_tokens], before)
+
+
+def count_words(path: Path, tokenizer: Tokenizer, text: EncodedText, tokens: int) -> int | None:
+    """The words that the first ``tokens`` tokens of an encoded text file belong to.
+
+    None where the tokenizer does not say which characters a token stands for.
+    """
+    last = max(i for i, (count, _) in enumerate(text.before) if count < tokens)
+    count, words = text.before[last]
+    block = next(islice(_blocks(path), last, None))
+    characters = tokenizer.characters(block, tokens - count)
+    return None if characters is None else words + len(block[:characters].split())
 
 
 def _blocks(path: Path) -> Iterator[str]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.data.checks import Indices
-from edgeq.calibration.data.hashing import file_sha256
+from edgeq.calibration.data.hashing import file_sha256, files_sha256
 from edgeq.calibration.data.labels import number_labels
 from edgeq.calibration.data.options import DataOptions
 from edgeq.calibration.data.source import RowSource, integer_labels
 from edgeq.calibration.data.tables import TextTable
 from edgeq.calibration.data.text_inputs import fill_inputs, fixed_tokens, pad
-from edgeq.calibration.data.tokens import Texts, Tokenizer, load_tokenizer
+from edgeq.calibration.data.tokens import TOKENIZER_FILES, Texts, Tokenizer, load_tokenizer
 from edgeq.calibration.types import Array, Batch, TensorSpec
 
 
@@ -90,6 +90,8 @@ class TextSource(RowSource):
         return {"columns": columns, "classes": self._classes, **self._encoder.details()}
 
 
-def tokenizer_sha256(path: Path) -> str | None:
-    """Hash of a tokenizer file; None for folders, whose content transformers interprets."""
-    return file_sha256(path) if path.is_file() else None
+def tokenizer_sha256(path: Path) -> str:
+    """Hash of a tokenizer file, or of the files in a folder that transformers reads one from."""
+    if path.is_file():
+        return file_sha256(path)
+    return files_sha256(path, [path / name for name in TOKENIZER_FILES if (path / name).is_file()])

@@ -13,6 +13,8 @@ from edgeq.errors import DataError, MissingExtraError
 # transformers writes 1e30 where a tokenizer has no length limit.
 _NO_LIMIT = 1_000_000
 _SLOW_FILES = ("tokenizer_config.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+# What else may change the ids of such a tokenizer.
+TOKENIZER_FILES = (*_SLOW_FILES, "merges.txt", "added_tokens.json", "special_tokens_map.json")
 
 Texts = tuple[str, ...]
 
@@ -38,6 +40,10 @@ class Tokenizer(Protocol):
 
     def encode_plain(self, text: str) -> list[int]:
         """Token ids of running text, without special tokens."""
+        ...
+
+    def characters(self, text: str, count: int) -> int | None:
+        """How many characters of ``text`` its first ``count`` tokens cover, None where that is not known."""
         ...
 
 
@@ -71,6 +77,11 @@ class FastTokenizer:
         self._tokenizer.no_truncation()
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def characters(self, text: str, count: int) -> int | None:
+        self._tokenizer.no_truncation()
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return int(offsets[count - 1][1]) if count else 0
 
     def _pad_id(self, config: dict[str, Any]) -> int:
         declared = self._tokenizer.padding
@@ -117,6 +128,10 @@ class TransformersTokenizer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
+    def characters(self, text: str, count: int) -> int | None:
+        """None: Python's own tokenizers do not say where their tokens come from."""
+        return None
+
     def _one(self, row: Texts, max_length: int | None) -> Tokens:
         cut = {"truncation": True, "max_length": max_length} if max_length is not None else {}
         encoded = self._tokenizer(*row, return_token_type_ids=True, verbose=False, **cut)
@@ -147,6 +162,9 @@ class CharacterTokenizer:
             )
         ids = [self.encode_plain(row[0])[:max_length] for row in rows]
         return [Tokens(one, [0] * len(one)) for one in ids]
+
+    def characters(self, text: str, count: int) -> int | None:
+        return count
 
     def encode_plain(self, text: str) -> list[int]:
         try:

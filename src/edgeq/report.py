@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.protocol import Protocol
 from edgeq.benchmarks.tables import MetricRow, metric_rows
 from edgeq.benchmarks.units import format_difference, format_value
 from edgeq.benchmarks.verdicts import Verdict
@@ -39,6 +40,7 @@ def render_report(manifest: Manifest) -> str:
         _tiles(manifest.measured),
         _budgets(manifest.measured),
         _measurements(manifest.measured),
+        _protocol(manifest.measured),
         _charts(manifest.measured),
         _checks(manifest),
         _nodes(manifest.nodes),
@@ -152,6 +154,12 @@ def _metric_row(row: MetricRow) -> tuple[Html | str, ...]:
     kind = None if row.better is None else "good" if row.better else "bad"
     change = el("span", row.change, class_=kind)
     return (row.metric, row.baseline, row.value, change, row.interval, el("span", row.remark, class_="soft"))
+
+
+def _protocol(measured: Measured | None) -> Html | None:
+    """What a perplexity depends on beside the model."""
+    protocol = None if measured is None else Protocol.of(measured.evaluation, measured.as_measurements())
+    return None if protocol is None else _section("How the text was judged", pairs(protocol.values))
 
 
 def _charts(measured: Measured | None) -> Html | None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.protocol import Protocol
 from edgeq.benchmarks.tables import MetricRow, metric_rows
 from edgeq.benchmarks.units import format_value
 from edgeq.benchmarks.verdicts import Verdict
@@ -40,7 +41,7 @@ def result_view(result: CompileResult, said: Iterable[str] = ()) -> RenderableTy
     parts: list[RenderableType | None] = [heading(result.manifest)]
     if result.measurements or result.measurements.failures:
         parts.append(measurement_table(result.measurements, {v.metric for v in result.verdicts}))
-    parts += [failure_lines(result.measurements), verdict_lines(result.verdicts)]
+    parts += [protocol_line(result), failure_lines(result.measurements), verdict_lines(result.verdicts)]
     parts += [Text(f"{MISSED} {finding}", style="bold red") for finding in result.measurements.findings]
     parts += [precision_lines(result.nodes), check_lines(result.manifest), compiling_line(result)]
     parts += [note_lines(result_notes(result), said)]
@@ -85,6 +86,13 @@ def _coloured(row: MetricRow) -> Text:
     if row.better is None:
         return Text(row.change)
     return Text(row.change, style="green" if row.better else "yellow")
+
+
+def protocol_line(result: CompileResult) -> RenderableType | None:
+    """How running text was judged, where it was."""
+    measured = result.manifest.measured
+    protocol = None if measured is None else Protocol.of(measured.evaluation, result.measurements)
+    return None if protocol is None else Text.assemble(("judged    ", "bold"), protocol.text())
 
 
 def failure_lines(measurements: Measurements) -> RenderableType | None:
