@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import logging
 import math
 import os
 import sys
@@ -28,7 +29,7 @@ from torch import nn
 
 FOLDER = Path("build/tiny-llama")
 VOCABULARY, CONTEXT = 1024, 256
-STEPS, BATCH, LEARNING_RATE = 320, 8, 3e-3
+STEPS, BATCH, LEARNING_RATE = 240, 8, 3e-3
 # Of every hundred modules: these many are held out for each of the texts.
 CALIBRATION, EVALUATION = 4, 6
 SOURCE_BYTES = 100_000
@@ -146,6 +147,8 @@ def main() -> None:
         print(f"{os.path.relpath(folder)}/model is there: it is not trained again")
         return
     folder.mkdir(parents=True, exist_ok=True)
+    # Libraries that transformers imports talk of their own missing parts.
+    logging.disable(logging.WARNING)
     begin = time.monotonic()
     found = modules()
     hundredth = len(found) / 100
@@ -153,7 +156,8 @@ def main() -> None:
     held_out = found[round(EVALUATION * hundredth) : round((EVALUATION + CALIBRATION) * hundredth)]
     training = docstrings(found[round((EVALUATION + CALIBRATION) * hundredth) :])
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # One thread gives the same weights on every run.
+    torch.set_num_threads(1)
     tokenizer = train_tokenizer(training)
     tokens, judged = (torch.tensor(tokenizer.encode(text).ids) for text in (training, evaluation))
     model = make_model()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeq.comparison import Comparison
     from edgeq.compiler.recipe import Override, Recipe
     from edgeq.errors import EdgeqError
+    from edgeq.language.compare import compare
+    from edgeq.language.comparison import LanguageComparison
     from edgeq.linting import LintResult, lint
     from edgeq.result import CompileResult
     from edgeq.several import compile_many
@@ -31,12 +33,14 @@ __all__ = [
     "CompileResult",
     "DataOptions",
     "EdgeqError",
+    "LanguageComparison",
     "LintResult",
     "Override",
     "Preprocessing",
     "Recipe",
     "__version__",
     "bench",
+    "compare",
     "compile",
     "compile_many",
     "lint",
@@ -49,11 +53,13 @@ _HOME = {
     "CompileResult": "edgeq.result",
     "DataOptions": "edgeq.calibration.data",
     "EdgeqError": "edgeq.errors",
+    "LanguageComparison": "edgeq.language.comparison",
     "LintResult": "edgeq.linting",
     "Override": "edgeq.compiler.recipe",
     "Preprocessing": "edgeq.calibration.preprocess",
     "Recipe": "edgeq.compiler.recipe",
     "bench": "edgeq.api",
+    "compare": "edgeq.language.compare",
     "compile": "edgeq.api",
     "compile_many": "edgeq.several",
     "lint": "edgeq.linting",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,10 @@ class Material:
     spec: SourceSpec
     progress: Progress
 
+    def with_calibration(self, calibration: Any) -> Material:
+        """The same model with other calibration data; the model is not read again."""
+        return _SameModel(replace(self.spec, calibration=calibration), self.progress, self)
+
     @cached_property
     def original(self) -> Model:
         """The loaded model; raises ModelError."""
@@ -145,6 +149,18 @@ class Material:
         with _cost() as cost:
             prepared = prepare(original, data.calibration, data.evaluation, self.progress)
         return prepared, cost[0]
+
+
+@dataclass(frozen=True)
+class _SameModel(Material):
+    """Material whose model is that of ``other``."""
+
+    other: Material
+
+    @cached_property
+    def original(self) -> Model:
+        """The loaded model; raises ModelError."""
+        return self.other.original
 
 
 def build(

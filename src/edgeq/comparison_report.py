@@ -72,11 +72,12 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
         "exit_code": comparison.exit_code,
         "winner": comparison.winner.name,
         "verdict": comparison.winner.sentence,
-        "rows": [_row_document(row) for row in comparison.rows],
+        "rows": [row_document(row) for row in comparison.rows],
     }
 
 
-def _row_document(row: Row) -> dict[str, Any]:
+def row_document(row: Row) -> dict[str, Any]:
+    """A row as JSON values."""
     found, error = row.result, row.error
     return {
         "name": row.candidate.name,

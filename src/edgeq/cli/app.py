@@ -12,6 +12,7 @@ import typer
 from edgeq import __version__
 from edgeq.cli.bench import bench
 from edgeq.cli.check import check
+from edgeq.cli.compare import compare
 from edgeq.cli.compile import compile_command
 from edgeq.cli.init import init
 from edgeq.cli.inspect import inspect
@@ -31,6 +32,7 @@ app = typer.Typer(
     "4 the target cannot do it, 5 a defect of edgeq, 130 interrupted.",
 )
 app.command("compile")(compile_command)
+app.command("compare")(compare)
 app.command("bench")(bench)
 app.command("check")(check)
 app.command("verify")(verify)
