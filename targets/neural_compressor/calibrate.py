@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 # Samples at a time where they can be put together: small batches stay in the cache.
 _BATCH = 8
+
+
+@dataclass
+class Seen:
+    """What a calibration pass has read: how many samples, and the tensors of its first batches."""
+
+    samples: int = 0
+    first: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
 
 
 def observe(prepared: GraphModule) -> list[Ranges]:
@@ -46,28 +55,33 @@ def run_samples(
     source: DataSource,
     samples: int,
     progress: Progress,
-) -> int:
-    """Run at most ``samples`` samples through ``prepared``; returns how many there were.
+    *,
+    keep: int = 0,
+) -> Seen:
+    """Run at most ``samples`` samples through ``prepared``, and keep the batches of the first ``keep``.
 
     Raises:
         DataError: no data, or the program cannot take it.
     """
     import torch
 
-    seen = 0
+    seen = Seen()
     total = samples if source.size is None else min(samples, source.size)
     with progress.task("Calibrating", total) as advance, torch.no_grad():
         for batch in source.batches(batch_size(inputs), samples):
+            given = tensors(batch.inputs, inputs)
             try:
-                prepared(*tensors(batch.inputs, inputs))
+                prepared(*given)
             except RuntimeError as error:
                 raise DataError(
-                    f"The program cannot take calibration sample {seen}: {reason(error)}.",
+                    f"The program cannot take calibration sample {seen.samples}: {reason(error)}.",
                     fix="Compare names, shapes and types of the data with the model's inputs.",
                 ) from error
-            seen += batch.size
+            if seen.samples < keep:
+                seen.first.append(given)
+            seen.samples += batch.size
             advance(batch.size)
-    if not seen:
+    if not seen.samples:
         raise DataError("The calibration data is empty.", fix="Give at least one sample.")
     return seen
 

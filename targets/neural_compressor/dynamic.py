@@ -14,7 +14,7 @@ from edgeq.targets.neural_compressor.annotate import keep_in_float, plan_of
 from edgeq.targets.neural_compressor.inc import convert, prepare
 from edgeq.targets.neural_compressor.names import name_nodes, nodes_left
 from edgeq.targets.neural_compressor.quantized import QuantizedProgram
-from edgeq.targets.neural_compressor.weights import round_weights
+from edgeq.targets.neural_compressor.weights import MAY_SATURATE, round_weights
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -37,5 +37,6 @@ def quantize_dynamic(module: GraphModule, recipe: Recipe) -> QuantizedProgram:
     prepared = prepare(module, DynamicQuantConfig())
     nodes = nodes_left(nodes, prepared.graph)
     plan = plan_of(nodes, kept, _FORM, recipe.scheme)
-    round_weights(prepared, recipe.saturation_safe)
+    if round_weights(prepared, recipe.saturation_safe) and not recipe.saturation_safe:
+        plan.notes.append(MAY_SATURATE)
     return QuantizedProgram.of(convert(prepared), plan, nodes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibration.random_inputs import random_inputs
@@ -38,7 +40,7 @@ def refuse_onnx(model: Model) -> None:
     )
 
 
-def capture(model: Model, progress: Progress | None = None, *, attention: str = ATTENTION) -> ExportedProgram:
+def capture(model: Model, progress: Progress | None = None) -> ExportedProgram:
     """The program of ``model``, whose inputs and outputs are those of its graph, in that order.
 
     A Hugging Face folder is traced with what its graph leaves dynamic being dynamic, as far as PyTorch can.
@@ -51,7 +53,7 @@ def capture(model: Model, progress: Progress | None = None, *, attention: str = 
     if model.program is not None:
         return model.program
     with (progress or SilentProgress()).task("Tracing the PyTorch model"):
-        return _trace_folder(model, attention)
+        return _trace_folder(model)
 
 
 def flat_module(program: ExportedProgram, model: Model) -> GraphModule:
@@ -94,18 +96,18 @@ def dynamic_shapes(module: GraphModule) -> tuple[dict[int, Any], ...]:
     return tuple(found)
 
 
-def _trace_folder(model: Model, attention: str) -> ExportedProgram:
+def _trace_folder(model: Model) -> ExportedProgram:
     import torch
 
     from edgeq.compiler.load.hugging_face import float_module
 
-    network = float_module(model.source, attention)
+    network = float_module(model.source, ATTENTION)
     names = [spec.name for spec in model.inputs]
     results = [spec.name for spec in model.outputs]
     example = _example(network, str(model.source.details["task"]), names)
     dims = tuple(_dynamic(spec.shape) for spec in model.inputs)
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _broadcast_masks():
             return torch.export.export(
                 _by_position(network, names, results), example, dynamic_shapes=(dims,), strict=False
             )
@@ -114,6 +116,24 @@ def _trace_folder(model: Model, attention: str) -> ExportedProgram:
             f"PyTorch cannot trace the model in {model.source.location}: {reason(error)}.",
             fix="Take --target openvino or onnxruntime.",
         ) from error
+
+
+@contextlib.contextmanager
+def _broadcast_masks() -> Iterator[None]:
+    """Let transformers compute attention masks by broadcasting.
+
+    Its own are computed through ``torch.vmap``, and a program of that can neither be run nor stored.
+    """
+    from optimum.exporters.onnx.model_patcher import sdpa_mask_without_vmap
+    from transformers import masking_utils
+
+    # The object's own entry, before that of its class, which stays what it is.
+    masks = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
+    masks[ATTENTION] = sdpa_mask_without_vmap
+    try:
+        yield
+    finally:
+        del masks[ATTENTION]
 
 
 def _by_position(network: torch.nn.Module, names: list[str], results: list[str]) -> torch.nn.Module:

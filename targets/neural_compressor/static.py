@@ -11,13 +11,13 @@ from edgeq.compiler.recipe import RangeMethod, Recipe
 from edgeq.progress import Progress
 from edgeq.targets.neural_compressor.annotate import keep_in_float, plan_of
 from edgeq.targets.neural_compressor.bias import correct, correctable, output_means
-from edgeq.targets.neural_compressor.calibrate import has_fixed_batch, observe, run_samples, some_batches
+from edgeq.targets.neural_compressor.calibrate import has_fixed_batch, observe, run_samples
 from edgeq.targets.neural_compressor.inc import convert, prepare
 from edgeq.targets.neural_compressor.names import name_nodes, nodes_left
 from edgeq.targets.neural_compressor.observers import Mode, Ranges
 from edgeq.targets.neural_compressor.quantized import QuantizedProgram
 from edgeq.targets.neural_compressor.smooth import smooth
-from edgeq.targets.neural_compressor.weights import layers_of, round_weights
+from edgeq.targets.neural_compressor.weights import MAY_SATURATE, layers_of, round_weights
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -50,9 +50,9 @@ def quantize_static(
     nodes = nodes_left(nodes, prepared.graph)
     plan = plan_of(nodes, kept, _FORM, recipe.scheme)
     observed = observe(prepared)
-    samples = run_samples(prepared, inputs, source, recipe.calibration_samples, progress)
-    notes.append(f"Ranges come from {samples} calibration samples.")
-    notes.extend(_fit(prepared, observed, inputs, list(some_batches(inputs, source, _COMPARED)), recipe))
+    seen = run_samples(prepared, inputs, source, recipe.calibration_samples, progress, keep=_COMPARED)
+    notes.append(f"Ranges come from {seen.samples} calibration samples.")
+    notes.extend(_fit(prepared, observed, inputs, seen.first, recipe))
     plan.notes.extend(note for note in notes if note)
     return QuantizedProgram.of(convert(prepared), plan, nodes)
 
@@ -71,7 +71,7 @@ def _fit(
     together = batches[0] if has_fixed_batch(inputs) else _together(batches)
     means = output_means(prepared, corrected, together) if corrected else {}
     if round_weights(prepared, recipe.saturation_safe) and not recipe.saturation_safe:
-        yield "CPUs without VNNI may saturate in layers of this artefact (saturation_safe is off)."
+        yield MAY_SATURATE
     method = recipe.range_method
     if method == "auto" and observed:
         errors = _errors(prepared, observed, recipe, batches, reference)

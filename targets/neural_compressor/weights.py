@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Scales of weights are not smaller: the bias is added in float, so only normal numbers matter.
 _FLOOR = np.float32(np.finfo(np.float32).tiny)
 
+# The note of an artefact with layers that :func:`round_weights` counts, which the user has allowed.
+MAY_SATURATE = "CPUs without VNNI may saturate in layers of this artefact (saturation_safe is off)."
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -1,4 +1,4 @@
-"""BERT and Llama with random weights, as small as a test needs them."""
+"""BERT, Llama and Qwen2 with random weights, as small as a test needs them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def random_model(name: str, sizes: Mapping[str, int]) -> Any:
-    """A Hugging Face model: ``bert`` (a classifier of 3 classes) or ``llama``; the same every time."""
+    """A Hugging Face model, the same every time: ``bert`` (a classifier of 3 classes), ``llama``, ``qwen2``."""
     import torch
     import transformers
 
@@ -15,4 +15,9 @@ def random_model(name: str, sizes: Mapping[str, int]) -> Any:
     if name == "bert":
         config = transformers.BertConfig(**sizes, num_labels=3)
         return transformers.BertForSequenceClassification(config).eval()
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, num_key_value_heads=2)).eval()
+    kinds = {
+        "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM),
+        "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    }
+    config_class, model_class = kinds[name]
+    return model_class(config_class(**sizes, num_key_value_heads=2)).eval()
