@@ -120,6 +120,22 @@ def check_recipe(recipe: Recipe, capabilities: Capabilities) -> None:
                 f"The option {name} = {value} has no effect on target {capabilities.target!r}: {reason}.",
                 fix="Leave it out.",
             )
+    if capabilities.weights is None and recipe.scheme == "int8-weight" and recipe.accuracy_level == 0:
+        _refuse_blocks(recipe)
+
+
+# None, and what recipes of manifests say that were written when all targets had one block size.
+_NO_BLOCKS = (None, 32)
+
+
+def _refuse_blocks(recipe: Recipe) -> None:
+    """Graphs have INT8 weights in blocks only where the arithmetic is INT8 too."""
+    unread = "block_size" if recipe.block_size not in _NO_BLOCKS else "symmetric_weights"
+    if unread == "block_size" or not recipe.symmetric_weights:
+        raise UsageError(
+            f"{unread} has no effect with scheme 'int8-weight' and accuracy level 0.",
+            fix="Set accuracy_level to 4, or leave it out.",
+        )
 
 
 def quantize(request: Request) -> Quantized:

@@ -71,9 +71,6 @@ def check_read(
             ("range_method", "percentile"),
             spelled,
         )
-    if recipe.scheme == "int8-weight" and recipe.accuracy_level == 0:
-        blocks = ("block_size", "symmetric_weights")
-        _refuse(given, blocks, "scheme 'int8-weight' and accuracy level 0", ("accuracy_level", "4"), spelled)
 
 
 # What recipes of manifests say that were written when all targets had one block size.

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner, WeightRules
-from edgeq.targets.language.target import CheckpointTarget
+from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.language.folder_target import FolderTarget
 
 if TYPE_CHECKING:
-    from edgeq.compiler.plan import Plan
+    from edgeq.targets.language.format import Format
 
+# Eight outputs fill a word. Every group has a zero point: symmetric weights have 8 in all of them.
 _RULES = WeightRules(bits=(4,), group_sizes=(32, 64, 128), outputs_multiple=8)
 
 
-class HfAwqTarget(CheckpointTarget):
-    """AWQ checkpoint (TGI, vLLM, transformers)."""
+class HfAwqTarget(FolderTarget):
+    """A Hugging Face folder that AWQ's GEMM kernels load."""
 
     name = "hf-awq"
     title = "AWQ checkpoint (TGI, vLLM, transformers)"
-    extra: str | None = "llm"
+    extra: str | None = "hf"
+    packages = ("transformers", "torch", "safetensors")
 
     def capabilities(self, options: Any = None) -> Capabilities:
         return Capabilities(self.name, ("int4-weight",), weights=_RULES)
 
-    def build(self, job: BuildJob, folder: Path) -> BuildResult:
-        raise NotImplementedError
+    def form(self, options: Mapping[str, str]) -> Format:
+        from edgeq.targets.hf_awq.format import AwqFormat
 
-    def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
-        raise NotImplementedError
+        return AwqFormat()
 
-    def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
-        raise NotImplementedError
-
-    def runner(self, folder: Path, *, threads: int | None = None) -> Runner:
-        raise NotImplementedError
+    def runner_kind(self) -> str:
+        return "edgeq's own reader of AWQ folders, in PyTorch"

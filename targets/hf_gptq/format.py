@@ -1,13 +1,18 @@
 """The layout of GPTQ checkpoints, version 1, as AutoGPTQ defined it and its successors read it.
 
-Of a layer with K inputs, N outputs and G groups: ``qweight`` int32 [K * bits / 32, N], codes packed along the
-inputs; ``qzeros`` int32 [G, N * bits / 32], zero points minus one, packed along the outputs; ``scales`` [G, N];
-``g_idx`` int32 [K], the group of every input.
+Of a layer with K inputs, N outputs and G groups: ``qweight`` int32 [K * bits / 32, N], codes packed along
+the inputs; ``qzeros`` int32 [G, N * bits / 32], zero points minus one, packed along the outputs; ``scales``
+[G, N]; ``g_idx`` int32 [K], the group of every input.
+
+``dynamic`` is gptqmodel's extension, which vLLM reads too: patterns of layers that differ from the rest, ``-:``
+before those that are not quantized; the first that matches counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +35,10 @@ _ASYMMETRIC = (
     "The weights are asymmetric: vLLM, TGI and ExLlamaV2 read that, while gptqmodel loads asymmetric folders "
     "of this layout only when it has written them itself."
 )
+_DYNAMIC = (
+    'Layers differ in bits or stay float, which gptqmodel and vLLM read ("dynamic"), and TGI and ExLlamaV2 do '
+    "not. vLLM joins q, k and v, and gate and up: these must be alike."
+)
 
 
 class GptqFormat:
@@ -51,8 +60,8 @@ class GptqFormat:
         return weight
 
     def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
-        spec = next(iter(layers.specs.values()))
-        return {
+        spec = _common(layers.specs.values())
+        found = {
             "quant_method": "gptq",
             "checkpoint_format": "gptq",
             "bits": spec.bits,
@@ -65,15 +74,15 @@ class GptqFormat:
             "pack_dtype": "int32",
             "meta": {"quantizer": [f"edgeq:{version('edgeq')}"]},
         }
+        different = _different(layers, spec)
+        return {**found, "dynamic": different} if different else found
 
     def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
         return (write_json(folder / QUANTIZE_CONFIG, quantization),)
 
     def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
         """By what the folder itself says of bits and groups; see :meth:`Format.read`."""
-        bits = stored.config.get("quantization_config", {}).get("bits")
-        if bits not in (2, 3, 4, 8):
-            raise ModelError(f"{stored.path} says of no bits how weights are packed.")
+        bits = _bits_of(layer, stored)
         codes = unpack(stored.array(f"{layer}.qweight").T, bits, shape.inputs)
         zeros = unpack(stored.array(f"{layer}.qzeros"), bits, shape.outputs).T.astype(np.float32) + 1
         scales = stored.array(f"{layer}.scales").T.astype(np.float32)
@@ -87,7 +96,42 @@ class GptqFormat:
         return open_runner(folder, self, threads)
 
     def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
-        return () if all(spec.symmetric for spec in layers.specs.values()) else (_ASYMMETRIC,)
+        asymmetric = any(not spec.symmetric for spec in layers.specs.values())
+        different = _different(layers, _common(layers.specs.values()))
+        return ((_ASYMMETRIC,) if asymmetric else ()) + ((_DYNAMIC,) if different else ())
+
+
+def _common(specs: Iterable[WeightSpec]) -> WeightSpec:
+    """What most of the layers have; the first of several."""
+    return Counter(specs).most_common(1)[0][0]
+
+
+def _different(layers: QuantizedLayers, common: WeightSpec) -> dict[str, dict[str, Any]]:
+    """Pattern → what is other than in ``common``, of every layer that differs."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in layers.floats:
+        if name != "lm_head":
+            found[f"-:^{re.escape(name)}$"] = {}
+    for name, spec in layers.specs.items():
+        if spec != common:
+            found[f"+:^{re.escape(name)}$"] = {
+                "bits": spec.bits,
+                "group_size": spec.group_size,
+                "sym": spec.symmetric,
+            }
+    return found
+
+
+def _bits_of(layer: str, stored: StoredFolder) -> int:
+    config = stored.quantization
+    found = config.get("bits")
+    for pattern, other in config.get("dynamic", {}).items():
+        if pattern.startswith("+:") and re.match(pattern[2:], layer):
+            found = other.get("bits", found)
+            break
+    if found not in (2, 3, 4, 8):
+        raise ModelError(f"The configuration of {stored.path} names no bits of {layer!r}.")
+    return int(found)
 
 
 def _qweight(weight: QuantizedWeight) -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.plan import Plan
 from edgeq.compiler.weights.spec import Floats
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import TargetError
@@ -39,7 +40,7 @@ def build_folder(
     store = job.weights
     assert store is not None
     floats = stored_floats(store.checkpoint)
-    layers = quantized_layers(store)
+    layers = quantized_layers(store, job.plan)
     quantization = form.quantization(layers)
     with job.progress.task("Writing the weights"):
         files = write_shards(_tensors(store, form, floats), folder)
@@ -71,18 +72,11 @@ def build_folder(
     )
 
 
-def quantized_layers(store: WeightStore) -> QuantizedLayers:
-    """The quantized matrices of the store, and those that stay float."""
-    specs = {name: store.spec(name) for name in store.layers}
-    matrices = [
-        name.removesuffix(".weight")
-        for name, tensor in store.checkpoint.tensors.items()
-        if name.endswith(".weight") and len(tensor.shape) == 2
-    ]
-    return QuantizedLayers(
-        {name: spec for name, spec in specs.items() if spec is not None},
-        tuple(name for name in matrices if name not in specs),
-    )
+def quantized_layers(store: WeightStore, plan: Plan) -> QuantizedLayers:
+    """The quantized matrices of the store, and the linear layers of the plan that stay float."""
+    specs = {name: store.quantized(name).spec for name in store.layers}
+    linear = [node.name for node in plan.nodes.values() if node.op_type != "Embedding"]
+    return QuantizedLayers(specs, tuple(name for name in linear if name not in specs))
 
 
 def stored_floats(checkpoint: Checkpoint) -> np.dtype[Any]:

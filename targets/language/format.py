@@ -35,7 +35,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class QuantizedLayers:
-    """The quantized layers of a model and those that stay float, by name, in the checkpoint's order."""
+    """The quantized layers of a model, and the linear ones that stay float, by name."""
 
     specs: Mapping[str, WeightSpec]
     floats: tuple[str, ...]

@@ -41,7 +41,7 @@ class LazyTensor:
 def write_shards(
     tensors: Iterable[LazyTensor], folder: Path, *, largest: int = SHARD_BYTES
 ) -> tuple[str, ...]:
-    """Write ``tensors`` into ``folder``; returns the names of the files, the index last where there is one."""
+    """Write ``tensors`` into ``folder``; the names of the files, the index last where there is one."""
     shards = _shards(tensors, largest)
     if len(shards) == 1:
         _write(shards[0], folder / WEIGHTS)

@@ -40,6 +40,12 @@ class StoredFolder:
             raise _damaged(self.path / CONFIG, "it names no architecture")
         return str(named[0])
 
+    @property
+    def quantization(self) -> dict[str, Any]:
+        """``quantization_config`` of the configuration, which is empty where it has none; raises ModelError."""
+        found = self.config.get("quantization_config")
+        return found if isinstance(found, dict) else {}
+
     def array(self, name: str) -> Array:
         """The values of a tensor; raises ModelError when there is none of that name."""
         if name not in self.tensors:

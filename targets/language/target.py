@@ -70,7 +70,7 @@ class CheckpointTarget:
 
     def measurable(self) -> Measurable:
         """Everything."""
-        return Measurable(frozenset({"size", "load", "latency", "memory", "accuracy"}))
+        return Measurable(frozenset({"size", "load", "latency", "generation", "memory", "accuracy"}))
 
     def shares(self, folder: Path) -> Mapping[str, float]:
         """None: everything runs on the CPU."""

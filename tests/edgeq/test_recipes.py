@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from edgeq.compiler.quantize.dispatch import check_recipe
 from edgeq.compiler.recipe import SCHEMES, Override, Recipe
 from edgeq.errors import UsageError
 from edgeq.recipes import READ_BY, check_read, make_recipe, parse_override
+from edgeq.targets.registry import get_target
 
 CHANGED = {
     "range_method": "minmax",
@@ -33,8 +35,6 @@ def test_a_field_is_accepted_where_it_is_read_and_refused_elsewhere(scheme: str,
     fields = {field: CHANGED[field]}
     if field == "percentile":
         fields["range_method"] = "percentile"
-    if scheme == "int8-weight" and field in ("block_size", "symmetric_weights"):
-        fields["accuracy_level"] = 4
     if scheme in READ_BY[field]:
         recipe = make_recipe(scheme, fields, where="test")
         assert getattr(recipe, field) == CHANGED[field]
@@ -47,10 +47,12 @@ def test_a_field_is_accepted_where_it_is_read_and_refused_elsewhere(scheme: str,
 
 
 def test_block_size_without_blocks() -> None:
+    recipe = make_recipe("int8-weight", {"block_size": 64}, where="test")
     with pytest.raises(UsageError) as caught:
-        make_recipe("int8-weight", {"block_size": 64}, where="test")
+        check_recipe(recipe, get_target("onnxruntime").capabilities())
     assert caught.value.what == "block_size has no effect with scheme 'int8-weight' and accuracy level 0."
     assert caught.value.fix == "Set accuracy_level to 4, or leave it out."
+    check_recipe(recipe, get_target("hf-gptq").capabilities())
 
 
 def test_defaults_are_never_refused() -> None:
