@@ -1,41 +1,220 @@
-"""Quantize a checkpoint layer by layer into a store: one decoder layer is in memory at a time."""
+"""Quantize a checkpoint layer by layer into a store: one decoder layer is in memory at a time.
+
+Hidden states of the calibration text flow through the layers as the artefact will have them: what a layer is
+quantized for is what the quantized layers before it return.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from edgeq.calibration.types import Array
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.quantize.result import Quantized
-from edgeq.compiler.weights.planning import LinearLayer, plan_weights
-from edgeq.compiler.weights.rtn import quantize_rtn
+from edgeq.compiler.weights.decoder import Decoder, Ids
+from edgeq.compiler.weights.hidden import HiddenStates, token_batches
+from edgeq.compiler.weights.layer import LayerJob, quantize_layer
+from edgeq.compiler.weights.methods import Settings, method_of, quantize_calibrated, round_stored
+from edgeq.compiler.weights.planning import plan_weights
+from edgeq.compiler.weights.result import MethodResult
+from edgeq.compiler.weights.spec import WeightSpec
+from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.compiler.weights.store import WeightStore
+from edgeq.compiler.weights.work import open_store
+from edgeq.errors import DataError
+
+# Units besides the decoder layers: what stands before and beside them, and the output layer.
+OUTSIDE, HEAD = "outside", "head"
 
 
 def quantize_checkpoint(request: Request, work: Path) -> Quantized:
     """The weights of ``request.model`` as its recipe says, in a folder below ``work``.
 
     Raises:
-        TargetError: the format cannot store what the recipe asks for.
+        TargetError: the format cannot store what the recipe asks for, or the model has no decoder layers.
         UsageError: an option that does nothing, or an override that matches nothing.
         DataError: a method that needs calibration data has none.
     """
     checkpoint = Checkpoint(Path(request.model.source.location))
     rules = request.capabilities.weights
     assert rules is not None
-    layers = [
-        LinearLayer(
-            name.removesuffix(".weight"), *tensor.shape, "Embedding" if "embed_tokens" in name else "Linear"
-        )
-        for name, tensor in checkpoint.tensors.items()
-        if len(tensor.shape) == 2 and name.endswith(".weight")
-    ]
-    planned = plan_weights(layers, request.recipe, rules)
-    store = WeightStore(work / "thin", checkpoint)
-    for name, spec in planned.specs.items():
-        if not store.has(name):
-            weight = quantize_rtn(
-                checkpoint.float32(f"{name}.weight"), spec, negative_scales=rules.negative_scales
+    decoder = Decoder(checkpoint)
+    planned = plan_weights(decoder.linear_layers(), request.recipe, rules)
+    calibrated = method_of(request.recipe) != "rtn"
+    if calibrated and request.calibration is None:
+        raise missing_text(request.recipe.weight_method or "")
+    store = open_store(work, checkpoint, request, planned.specs)
+    with _threads(request.threads):
+        run = _Run(request, decoder, planned.specs, store, Settings(request.recipe, rules))
+        if calibrated:
+            run.calibrated()
+        else:
+            run.rounded()
+    return Quantized(request.model, planned.plan, notes=tuple(_notes(store)), weights=store)
+
+
+def missing_text(method: str) -> DataError:
+    """The error for a method that learns from text and is given none."""
+    return DataError(
+        f"The method {method!r} needs calibration text and none was given.",
+        fix="Give representative text with --calibration, or choose the method rtn, which needs none.",
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The way through all units; finished ones are skipped."""
+
+    request: Request
+    decoder: Decoder
+    specs: dict[str, WeightSpec]
+    store: WeightStore
+    settings: Settings
+
+    def rounded(self) -> None:
+        """Every unit without data."""
+        units = [OUTSIDE, *map(self.decoder.unit, range(self.decoder.depth)), HEAD]
+        with self.request.progress.task("Rounding weights", len(units)) as advance:
+            for unit in units:
+                self._round_unit(unit)
+                advance(1)
+
+    def calibrated(self) -> None:
+        """Every unit for what it reads of the calibration text."""
+        depth = self.decoder.depth
+        self._round_unit(OUTSIDE)
+        source = self.request.calibration
+        assert source is not None
+        batches = token_batches(source, self.request.recipe.calibration_samples)
+        with self._inference():
+            first = self._first_states(batches)
+            with self.request.progress.task("Quantizing decoder layers", depth) as advance:
+                states = self._resumed(first, advance)
+                for index in range(self._finished(), depth):
+                    states = self._layer(index, batches, states)
+                    advance(1)
+            if not self.store.has(HEAD):
+                self._head(batches, states)
+            states.remove()
+
+    def _first_states(self, batches: list[Ids]) -> HiddenStates:
+        shapes = tuple((len(ids), ids.shape[1]) for ids in batches)
+        hidden = self.decoder.model.get_input_embeddings().weight.shape[1]
+        states = HiddenStates(self.store.folder / "hidden-0.f32", shapes, hidden)
+        if not states.complete and not self.store.has(self.decoder.unit(0)):
+            states.write(
+                self.decoder.begin(ids, self.store.float32, self._rows)[0].numpy() for ids in batches
             )
-            store.write(name, {name: weight}, {}, {"layers": {}})
-    return Quantized(request.model, planned.plan, weights=store)
+        return states
+
+    def _finished(self) -> int:
+        """The number of decoder layers that are finished."""
+        depth = self.decoder.depth
+        return next((i for i in range(depth) if not self.store.has(self.decoder.unit(i))), depth)
+
+    def _resumed(self, first: HiddenStates, advance: Any) -> HiddenStates:
+        done = self._finished()
+        advance(done)
+        return replace(first, path=self.store.folder / f"hidden-{done}.f32")
+
+    def _layer(self, index: int, batches: list[Ids], states: HiddenStates) -> HiddenStates:
+        unit = self.decoder.unit(index)
+        job = LayerJob(self.decoder, index, self.specs, self.settings, states, self._calls(batches, index))
+        results = replace(states, path=self.store.folder / f"hidden-{index + 1}.f32")
+        with self.decoder.loaded(unit, self.store.checkpoint.float32):
+            found = quantize_layer(job)
+            results.write(job.outputs())
+        self.store.write(unit, found.weights, found.rewritten, found.record)
+        states.remove()
+        return results
+
+    def _calls(self, batches: list[Ids], index: int) -> dict[tuple[int, int], Any]:
+        """By the batch's shape: what the layer is called with."""
+        found: dict[tuple[int, int], Any] = {}
+        for ids in batches:
+            if ids.shape not in found:
+                calls = self.decoder.begin(ids, self.store.float32, self._rows)[1]
+                found[(len(ids), ids.shape[1])] = calls[index]
+        return found
+
+    def _head(self, batches: list[Ids], states: HiddenStates) -> None:
+        name = self.decoder.head
+        spec = self.specs.get(name or "")
+        if name is None or spec is None:
+            self._write(HEAD, {})
+            return
+        weight = self.store.checkpoint.float32(f"{name}.weight")
+        statistics = InputStatistics.empty(weight.shape[1], hessian=True)
+        for ids, hidden in zip(batches, states, strict=True):
+            read = self._end(ids, hidden)
+            statistics.update(read.reshape(-1, read.shape[-1]))
+        self._write(HEAD, {name: quantize_calibrated(weight, spec, statistics, self.settings)})
+
+    def _end(self, ids: Ids, hidden: Array) -> Array:
+        import torch
+
+        found: Array = self.decoder.end(ids, torch.from_numpy(hidden), self.store.float32, self._rows).numpy()
+        return found
+
+    def _round_unit(self, unit: str) -> None:
+        if self.store.has(unit):
+            return
+        stored = self.store.checkpoint
+        self._write(
+            unit,
+            {
+                name: round_stored(stored.read(f"{name}.weight"), spec, self.settings)
+                for name, spec in self.specs.items()
+                if self._unit_of(name) == unit
+            },
+        )
+
+    def _unit_of(self, name: str) -> str:
+        if name.startswith(f"{self.decoder.prefix}."):
+            return self.decoder.unit(int(name[len(self.decoder.prefix) + 1 :].partition(".")[0]))
+        return HEAD if name == self.decoder.head else OUTSIDE
+
+    def _write(self, unit: str, results: dict[str, MethodResult]) -> None:
+        weights = {name: result.weight for name, result in results.items()}
+        records = {name: result.record for name, result in results.items()}
+        self.store.write(unit, weights, {}, {"layers": records})
+
+    def _rows(self, name: str, rows: Ids) -> Array:
+        layer = name.removesuffix(".weight")
+        if self.store.spec(layer) is None:
+            return np.asarray(self.store.checkpoint.read(name)[rows], np.float32)
+        return self.store.quantized(layer).rows(rows).dequantize()
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        import torch
+
+        with torch.inference_mode():
+            yield
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _notes(store: WeightStore) -> Iterator[str]:
+    """What did not go as asked."""
+    for record in store.records.values():
+        for name, known in record.get("layers", {}).items():
+            if "fallback" in known:
+                yield f"{name}: {known['fallback']}."

@@ -23,12 +23,17 @@ _PRECISIONS: dict[Scheme, Precision] = {
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """A layer that multiplies by a matrix [outputs, inputs]; ``op_type`` is ``Linear`` or ``Embedding``."""
+    """A layer that multiplies by a matrix [outputs, inputs].
+
+    ``op_type``: ``Linear``, ``Embedding``, or ``Router`` of a layer that chooses among experts. ``head``: its
+    outputs are the logits.
+    """
 
     name: str
     outputs: int
     inputs: int
     op_type: str = "Linear"
+    head: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,9 @@ def _spec(layer: LinearLayer, precision: Precision, recipe: Recipe, rules: Weigh
 def _why_float(layer: LinearLayer, spec: WeightSpec, rules: WeightRules) -> str:
     if layer.op_type == "Embedding" and not rules.embeddings:
         return "the format stores embeddings in float16"
-    if layer.name == "lm_head" and not rules.head:
+    if layer.op_type == "Router":
+        return "a small error of it would choose other experts"
+    if layer.head and not rules.head:
         return "the format's readers take the output layer in float16"
     if spec.group_size != PER_CHANNEL and layer.inputs % spec.group_size and not rules.uneven:
         return f"its {layer.inputs} inputs are no whole groups of {spec.group_size}"

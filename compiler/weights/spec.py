@@ -78,6 +78,11 @@ class QuantizedWeight:
     scales: Floats
     zero_points: Bytes | None = None
 
+    def rows(self, rows: npt.NDArray[np.int64]) -> QuantizedWeight:
+        """Some outputs of it."""
+        zeros = None if self.zero_points is None else self.zero_points[rows]
+        return QuantizedWeight(self.spec, self.codes[rows], self.scales[rows], zeros)
+
     def dequantize(self) -> Floats:
         """float32 [N, K]: the values that every artefact made of this holds."""
         _, inputs = self.codes.shape

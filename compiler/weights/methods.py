@@ -1,0 +1,129 @@
+"""Method → the function that quantizes one weight by it; the lookup is the whole dispatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.recipe import Recipe, WeightMethod
+from edgeq.compiler.weights.awq import quantize_awq
+from edgeq.compiler.weights.gptq import quantize_gptq
+from edgeq.compiler.weights.nf4 import quantize_nf4
+from edgeq.compiler.weights.output_error import relative_error
+from edgeq.compiler.weights.result import MethodResult
+from edgeq.compiler.weights.rtn import quantize_rtn
+from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
+from edgeq.compiler.weights.statistics import InputStatistics
+from edgeq.targets.base import WeightRules
+
+# Weights that are rounded at a time where rows do not depend on each other.
+_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a method is asked, besides the weight."""
+
+    recipe: Recipe
+    rules: WeightRules
+
+    @property
+    def method(self) -> WeightMethod:
+        """How weights are rounded."""
+        return method_of(self.recipe)
+
+
+def method_of(recipe: Recipe) -> WeightMethod:
+    """The recipe's method; what it names none for is rounded to nearest."""
+    return recipe.weight_method or "rtn"
+
+
+def round_stored(stored: Array, spec: WeightSpec, settings: Settings) -> MethodResult:
+    """``stored`` [N, K], of any float type, rounded to nearest; a few rows are float32 at a time."""
+    step = max(_AT_ONCE // max(stored.shape[1], 1), 1)
+    parts = [
+        _rounded(stored[start : start + step].astype(np.float32), spec, settings.rules)
+        for start in range(0, len(stored), step)
+    ]
+    return MethodResult(_joined(parts))
+
+
+def quantize_calibrated(
+    weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings
+) -> MethodResult:
+    """Float32 ``weight`` [N, K] by the recipe's method; layers that no input has reached to nearest."""
+    if spec.form == "nf4":
+        return _nearest(weight, spec, statistics, settings, "")
+    if statistics.tokens == 0:
+        why = "rounded to nearest: the calibration data never reaches it"
+        return _nearest(weight, spec, statistics, settings, why)
+    return _CALIBRATED[settings.method](weight, spec, statistics, settings)
+
+
+def _gptq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings) -> MethodResult:
+    rules, recipe = settings.rules, settings.recipe
+    return quantize_gptq(
+        weight,
+        spec,
+        statistics,
+        damping=recipe.damping,
+        act_order=recipe.act_order,
+        negative_scales=rules.negative_scales,
+        scale_dtype=rules.scale_dtype,
+        lowest_zero_point=rules.lowest_zero_point,
+    )
+
+
+def _awq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings) -> MethodResult:
+    rules = settings.rules
+    return quantize_awq(
+        weight,
+        spec,
+        statistics,
+        negative_scales=rules.negative_scales,
+        scale_dtype=rules.scale_dtype,
+        lowest_zero_point=rules.lowest_zero_point,
+    )
+
+
+_CALIBRATED: dict[WeightMethod, Callable[[Floats, WeightSpec, InputStatistics, Settings], MethodResult]] = {
+    "gptq": _gptq,
+    "awq": _awq,
+}
+
+
+def _nearest(
+    weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings, why: str
+) -> MethodResult:
+    found = round_stored(weight, spec, settings)
+    record = {"fallback": why} if why else {}
+    if statistics.tokens:
+        record["error"] = relative_error(weight, found.weight, statistics)
+    return replace(found, record=record)
+
+
+def _rounded(weight: Floats, spec: WeightSpec, rules: WeightRules) -> QuantizedWeight:
+    if spec.form == "nf4":
+        return quantize_nf4(weight, spec)
+    return quantize_rtn(
+        weight,
+        spec,
+        negative_scales=rules.negative_scales,
+        scale_dtype=rules.scale_dtype,
+        lowest_zero_point=rules.lowest_zero_point,
+    )
+
+
+def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:
+    if len(parts) == 1:
+        return parts[0]
+    zeros = [part.zero_points for part in parts if part.zero_points is not None]
+    return QuantizedWeight(
+        parts[0].spec,
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.scales for part in parts]),
+        np.concatenate(zeros) if zeros else None,
+    )
