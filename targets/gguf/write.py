@@ -46,8 +46,10 @@ def write_file(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for content in progress.track(contents, f"Writing {path.name}", total=len(contents)):
-            writer.write_tensor_data(np.ascontiguousarray(content.read()))
+        with progress.task(f"Writing {path.name}", len(contents)) as advance:
+            for content in contents:
+                writer.write_tensor_data(np.ascontiguousarray(content.read()))
+                advance(1)
     finally:
         writer.close()
 

@@ -1,0 +1,34 @@
+"""What GGUF files store, as data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.gguf.types import DEFAULTS, FileType
+
+# Blocks of 32 weights with a float16 scale, which may be negative: -8 stands for the largest one then.
+_RULES = WeightRules(
+    bits=(4, 8),
+    group_sizes=(32,),
+    group_size=32,
+    negative_scales=True,
+    mixed=True,
+    head=True,
+    embeddings=True,
+    always_symmetric=(8,),
+)
+# Q4_1 stores the value of the code 0 in float16, which products of such scales with zero points are.
+_ASYMMETRIC = replace(_RULES, symmetric=(False,), scale_dtype="half7", negative_scales=False)
+# Types that others make from floats: the bits say which layers get another type by an override.
+_FLOATS = replace(_RULES, bits=(2, 3, 4, 8), methods=("rtn",), symmetric=(True,))
+
+
+def capabilities_of(file_type: FileType | None) -> Capabilities:
+    """What a type of file can have; None: any of them."""
+    rules = _RULES
+    if file_type is not None and file_type.maker != "codes":
+        rules = _FLOATS
+    if file_type is not None and file_type.name == "q4_1":
+        rules = _ASYMMETRIC
+    return Capabilities("gguf", tuple(DEFAULTS), weights=rules)
