@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.calibration.affine import exact_scales
-from edgeq.compiler.weights.grid import Grids, GridRules
+from edgeq.compiler.weights.grid import GridRules, Grids
 from edgeq.compiler.weights.spec import Bytes, Floats, WeightSpec
 
 _BLOCK = 128

@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from edgeq.calibration.affine import ScaleDtype
 from edgeq.compiler.weights.descent import improve
-from edgeq.compiler.weights.grid import Grids, GridRules, search_grids
+from edgeq.compiler.weights.grid import GridRules, Grids, search_grids
 from edgeq.compiler.weights.output_error import relative_error
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.rtn import quantize_rtn
-from edgeq.compiler.weights.spec import Bytes, Floats, QuantizedWeight, WeightSpec
+from edgeq.compiler.weights.spec import Bytes, Floats, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
 # Columns that are rounded before their errors are carried to all that follow.

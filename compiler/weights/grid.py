@@ -82,6 +82,15 @@ def nearest_codes(weight: Floats, spec: WeightSpec, grids: Grids) -> Bytes:
     return np.ascontiguousarray(found.reshape(outputs, -1)[:, :inputs])
 
 
+def nearest_values(part: Floats, scales: Floats, zeros: Bytes, spec: WeightSpec) -> Floats:
+    """``part`` float32 [N, n], one group of every row, rounded to the grids ``scales`` and ``zeros`` [N]."""
+    from edgeq.compiler.weights import kernels
+
+    top = (1 << spec.bits) - 1
+    codes = kernels.nearest_codes(part, np.ascontiguousarray(scales), np.ascontiguousarray(zeros), top)
+    return np.asarray((codes - zeros[:, None].astype(np.float32)) * scales[:, None], np.float32)
+
+
 def _bounded(importance: Floats) -> Floats:
     """Between 1e-4 and 1 of the largest: sums stay in float32's range and dead inputs keep a say."""
     largest = float(importance.max(initial=0))

@@ -1,0 +1,144 @@
+"""AWQ: input channels that matter are scaled up before rounding, what produces them is scaled down.
+
+Lin et al., "AWQ: Activation-aware Weight Quantization", 2023: scales s = mean(abs(x))^a, optionally divided by
+mean(abs(w))^(1-a), with a from a search. The search's loss is the squared error of the layers' outputs; with
+H the sum of x xᵀ it is tr(Δ H Δᵀ), so that no activations are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgeq.calibration.affine import ScaleDtype
+from edgeq.compiler.weights.clipping import clip_grids
+from edgeq.compiler.weights.grid import GridRules, Grids, nearest_codes, search_grids
+from edgeq.compiler.weights.output_error import output_energy, relative_error
+from edgeq.compiler.weights.result import MethodResult
+from edgeq.compiler.weights.spec import Floats, WeightSpec
+from edgeq.compiler.weights.statistics import InputStatistics
+
+# Rows of each layer that the search for scales looks at, evenly spaced.
+_SEARCHED_ROWS = 256
+_EXPONENTS = tuple(step / 10 for step in range(1, 11))
+_REFINEMENT = 0.05
+# Rows that are clipped at once: they do not depend on each other.
+_ROWS = 2048
+# Scales are applied only where they take at least this part of the error away.
+_WORTH = 0.01
+
+
+def awq_scales(
+    weights: Sequence[Floats],
+    statistics: InputStatistics,
+    specs: Sequence[WeightSpec],
+    *,
+    negative_scales: bool,
+    scale_dtype: ScaleDtype = "float16",
+    lowest_zero_point: int = 0,
+) -> Floats:
+    """Scales float32 [K] of the inputs that layers with ``weights`` [N_i, K] share; ones where none help.
+
+    Weights are to be multiplied by them, the inputs divided; ``statistics`` must have a Hessian.
+    """
+    rules = GridRules(negative_scales, scale_dtype, lowest_zero_point)
+    rows = [np.ascontiguousarray(weight[_evenly(len(weight))]) for weight in weights]
+    shares = [len(weight) / max(len(part), 1) for weight, part in zip(weights, rows, strict=True)]
+    ones = np.ones(len(statistics.squares), np.float32)
+
+    def loss(scales: Floats) -> float:
+        return sum(
+            share * _loss(part, scales, statistics, spec, rules)
+            for part, share, spec in zip(rows, shares, specs, strict=True)
+        )
+
+    plain = loss(ones)
+    best, best_loss, exponent, duo = ones, plain * (1 - _WORTH), 0.0, False
+    for tried, both, scales in _candidates(statistics, rows, _EXPONENTS, (False, True)):
+        found = loss(scales)
+        if found < best_loss:
+            best, best_loss, exponent, duo = scales, found, tried, both
+    if best is ones:
+        return ones
+    around = (exponent - _REFINEMENT, exponent + _REFINEMENT)
+    for _, _, scales in _candidates(statistics, rows, around, (duo,)):
+        found = loss(scales)
+        if found < best_loss:
+            best, best_loss = scales, found
+    return best
+
+
+def quantize_awq(
+    weight: Floats,
+    spec: WeightSpec,
+    statistics: InputStatistics,
+    *,
+    negative_scales: bool,
+    scale_dtype: ScaleDtype = "float16",
+    lowest_zero_point: int = 0,
+) -> MethodResult:
+    """Round float32 ``weight`` [N, K] to nearest, clipped where that makes the outputs' error least.
+
+    ``weight`` and ``statistics`` (with a Hessian) are those after :func:`awq_scales` were applied.
+    """
+    rules = GridRules(negative_scales, scale_dtype, lowest_zero_point)
+    assert statistics.hessian is not None
+    scales, zeros, codes = [], [], []
+    for start in range(0, len(weight), _ROWS):
+        part = weight[start : start + _ROWS]
+        found = search_grids(part, spec, rules, statistics.squares)
+        found = clip_grids(part, found, statistics.hessian, spec, rules)
+        scales.append(found.scales)
+        zeros.append(found.zeros)
+        codes.append(nearest_codes(part, spec, found))
+    grids = Grids(np.concatenate(scales), np.concatenate(zeros))
+    quantized = grids.quantized(spec, np.concatenate(codes))
+    return MethodResult(quantized, {"error": relative_error(weight, quantized, statistics)})
+
+
+def scaled_statistics(statistics: InputStatistics, scales: Floats) -> InputStatistics:
+    """Of the inputs divided by ``scales`` float32 [K]."""
+    hessian = statistics.hessian
+    return InputStatistics(
+        statistics.tokens,
+        statistics.squares / scales**2,
+        statistics.absolute / scales,
+        statistics.largest / scales,
+        None if hessian is None else hessian / scales / scales[:, None],
+    )
+
+
+def _candidates(
+    statistics: InputStatistics, rows: Sequence[Floats], exponents: Sequence[float], both: Sequence[bool]
+) -> Iterator[tuple[float, bool, Floats]]:
+    """Exponent, whether the weights' sizes count too, and the scales, geometrically around 1."""
+    inputs = _relative(statistics.absolute)
+    weights = _relative(sum(np.abs(part).mean(axis=0) for part in rows) / np.float32(len(rows)))
+    for duo in both:
+        for exponent in exponents:
+            scales = inputs**exponent / (weights ** max(1 - exponent, 0) if duo else 1)
+            # As AWQ centres them: the largest and the smallest are equally far from 1.
+            scales = scales / np.sqrt(scales.max() * scales.min())
+            yield exponent, duo, scales.astype(np.float32)
+
+
+def _relative(sizes: Floats) -> Floats:
+    """Divided by their mean, and at least 1e-3 of it: inputs that are never seen get no endless scales."""
+    mean = float(sizes.mean(dtype=np.float64))
+    if not 0 < mean < np.inf:
+        return np.ones_like(sizes)
+    return np.asarray(np.maximum(sizes / np.float32(mean), 1e-3), np.float64)
+
+
+def _loss(
+    rows: Floats, scales: Floats, statistics: InputStatistics, spec: WeightSpec, rules: GridRules
+) -> float:
+    scaled = rows * scales
+    grids = search_grids(scaled, spec, rules, statistics.squares / scales**2)
+    values = grids.quantized(spec, nearest_codes(scaled, spec, grids)).dequantize()
+    return output_energy(rows - values / scales, statistics)
+
+
+def _evenly(rows: int) -> slice:
+    return slice(0, rows, max(rows // _SEARCHED_ROWS, 1))
