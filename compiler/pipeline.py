@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from edgeq.compiler.quantize.dispatch import Request, quantize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.layerwise import quantize_checkpoint
+from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import StrictError
 from edgeq.progress import Progress
 from edgeq.targets.base import BuildJob, BuildResult, NodeResult, Target
@@ -50,13 +51,22 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model on the part of its way that all targets share: loaded, with its data, and normalized."""
+    """A model on the part of its way that all targets share: loaded, with its data, and normalized.
+
+    ``finished``: the quantized weights of checkpoints that a build has written; formats may share them.
+    """
 
     original: Model
     normalized: Normalized
     equivalence: Equivalence | None
     calibration: DataSource | None
     evaluation: DataSource | None
+    finished: dict[Path, WeightStore] = field(default_factory=dict)
+
+    def discard(self) -> None:
+        """Remove the weights of checkpoints from the disk: they are in artefacts now."""
+        while self.finished:
+            self.finished.popitem()[1].remove()
 
 
 def prepare(
@@ -125,6 +135,8 @@ def compile_model(
     nodes = target.verify(folder, quantized.plan)
     if strict:
         refuse_missed(nodes)
+    if quantized.weights is not None:
+        prepared.finished[quantized.weights.folder] = quantized.weights
     return Compiled(normalized, prepared.equivalence, quantized, build, nodes)
 
 

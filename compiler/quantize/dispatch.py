@@ -17,6 +17,7 @@ from edgeq.compiler.quantize.palettize import quantize_palettize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.static import quantize_static
 from edgeq.compiler.recipe import Recipe, Scheme
+from edgeq.compiler.weights.rules import check_weights
 from edgeq.errors import DataError, TargetError, UsageError
 from edgeq.progress import Progress
 from edgeq.targets.base import Capabilities
@@ -108,7 +109,7 @@ def check_recipe(recipe: Recipe, capabilities: Capabilities) -> None:
     """Refuse what the target cannot express, and options that would do nothing there, before any work.
 
     Raises:
-        TargetError: the target has no such scheme.
+        TargetError: the target has no such scheme, or does not store such weights.
         UsageError: an option of the recipe that the target does not read.
     """
     check_scheme(recipe.scheme, capabilities)
@@ -120,6 +121,7 @@ def check_recipe(recipe: Recipe, capabilities: Capabilities) -> None:
                 f"The option {name} = {value} has no effect on target {capabilities.target!r}: {reason}.",
                 fix="Leave it out.",
             )
+    check_weights(recipe, capabilities)
     if capabilities.weights is None and recipe.scheme == "int8-weight" and recipe.accuracy_level == 0:
         _refuse_blocks(recipe)
 

@@ -19,16 +19,17 @@ from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.weights.decoder import Decoder, Ids
+from edgeq.compiler.weights.floats import rules_of_model
 from edgeq.compiler.weights.hidden import HiddenStates, token_batches
 from edgeq.compiler.weights.layer import LayerJob, quantize_layer
 from edgeq.compiler.weights.methods import Settings, method_of, quantize_calibrated, round_stored
 from edgeq.compiler.weights.planning import plan_weights
 from edgeq.compiler.weights.result import MethodResult
+from edgeq.compiler.weights.rules import CALIBRATED, missing_text
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.compiler.weights.work import open_store
-from edgeq.errors import DataError
 
 # Units besides the decoder layers: what stands before and beside them, and the output layer.
 OUTSIDE, HEAD = "outside", "head"
@@ -45,9 +46,10 @@ def quantize_checkpoint(request: Request, work: Path) -> Quantized:
     checkpoint = Checkpoint(Path(request.model.source.location))
     rules = request.capabilities.weights
     assert rules is not None
+    rules = rules_of_model(rules, checkpoint)
     decoder = Decoder(checkpoint)
     planned = plan_weights(decoder.linear_layers(), request.recipe, rules)
-    calibrated = method_of(request.recipe) != "rtn"
+    calibrated = method_of(request.recipe) in CALIBRATED
     if calibrated and request.calibration is None:
         raise missing_text(request.recipe.weight_method or "")
     store = open_store(work, checkpoint, request, planned.specs)
@@ -58,14 +60,6 @@ def quantize_checkpoint(request: Request, work: Path) -> Quantized:
         else:
             run.rounded()
     return Quantized(request.model, planned.plan, notes=tuple(_notes(store)), weights=store)
-
-
-def missing_text(method: str) -> DataError:
-    """The error for a method that learns from text and is given none."""
-    return DataError(
-        f"The method {method!r} needs calibration text and none was given.",
-        fix="Give representative text with --calibration, or choose the method rtn, which needs none.",
-    )
 
 
 @dataclass(frozen=True)

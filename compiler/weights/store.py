@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,10 @@ class WeightStore:
         return self.tensor(name).astype(np.float32)
 
     def remove(self) -> None:
-        """Delete the folder: its content is in an artefact now."""
+        """Delete the folder, and the one around it when nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.parent.rmdir()
 
     def _add(self, unit: str, content: dict[str, Any]) -> None:
         self.records[unit] = content

@@ -95,7 +95,9 @@ def compile(
         model, calibration, evaluation, preprocessing, data_options, example_inputs, task, order.checkpoint
     )
     material = Material(spec, progress)
-    return compile_order(order, material, metrics, gate, bench, force=force, progress=progress)
+    found = compile_order(order, material, metrics, gate, bench, force=force, progress=progress)
+    material.discard()
+    return found
 
 
 def compile_order(

@@ -19,6 +19,7 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.pipeline import Compiled, Prepared, compile_model, prepare
 from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.rules import CALIBRATED, missing_text
 from edgeq.machine import library_versions, this_machine
 from edgeq.manifest import Compiling, Manifest, file_entries
 from edgeq.memory import watched_peak
@@ -77,11 +78,13 @@ def check_start(order: Order, calibration: Any, *, force: bool) -> None:
     """Refuse data that is missing and an output that is there, before any work.
 
     Raises:
-        DataError: a static scheme without calibration data.
+        DataError: a scheme or a method that needs calibration data without any.
         OutputExistsError: see :func:`edgeq.artefact.check_output`.
     """
     if order.recipe.scheme in NEEDS_CALIBRATION and calibration is None:
         raise missing_calibration(order.recipe.scheme)
+    if order.recipe.weight_method in CALIBRATED and calibration is None:
+        raise missing_text(order.recipe.weight_method or "")
     check_output(order.place, force=force)
 
 
@@ -149,6 +152,11 @@ class Material:
         with _cost() as cost:
             prepared = prepare(original, data.calibration, data.evaluation, self.progress)
         return prepared, cost[0]
+
+    def discard(self) -> None:
+        """Remove what quantizing left on the disk, when no other artefact is made of it."""
+        if "prepared" in self.__dict__:
+            self.prepared[0].discard()
 
 
 @dataclass(frozen=True)

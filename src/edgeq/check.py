@@ -108,6 +108,8 @@ def run_check(
     for position, entry in enumerate(entries, 1):
         with progress.task(f"{entry.name} for {entry.target}, {position} of {len(entries)}"):
             outcomes.append(_outcome(config, entry, materials, force or config.overwrite))
+    for material in materials.values():
+        material.discard()
     return CheckResult(config, tuple(outcomes))
 
 

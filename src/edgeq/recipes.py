@@ -71,6 +71,9 @@ def check_read(
             ("range_method", "percentile"),
             spelled,
         )
+    if recipe.weight_method != "gptq":
+        method = f"method {recipe.weight_method or 'rtn'!r}"
+        _refuse(given, ("damping", "act_order"), method, ("weight_method", "gptq"), spelled)
 
 
 # What recipes of manifests say that were written when all targets had one block size.

@@ -86,7 +86,9 @@ def compile_many(
             model, calibration, evaluation, preprocessing, data_options, example_inputs, task, checkpoint
         )
         proofs = Proofs(tuple(metrics) or None, gate, threads, bench)
-        _work(works, Material(spec, progress), proofs, force, progress)
+        material = Material(spec, progress)
+        _work(works, material, proofs, force, progress)
+        material.discard()
 
     winner = choose_winner(_contenders(rows), budgets=bool(gate))
     found = Comparison(prefix.name, wanted, prefix, threads or usable_cores(), tuple(rows), winner)

@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 
 DEFAULT_TARGET = "onnxruntime"
 # Field of the recipe → the option that sets it, for messages.
-_SPELLED = {"symmetric_weights": "--asymmetric", "overrides": "--exclude/--override"}
+_SPELLED = {
+    "symmetric_weights": "--asymmetric",
+    "overrides": "--exclude/--override",
+    "weight_method": "--method",
+}
 
 
 def compile_command(
@@ -60,7 +64,8 @@ def compile_command(
             "-s",
             metavar="NAME",
             help="fp32, fp16, int8-static, fp8-static (these two need calibration data), int8-dynamic, "
-            "int8-weight, int4-weight, palettize-4, palettize-6 (see: edgeq targets).",
+            "int8-weight, int4-weight, int3-weight, int2-weight, nf4-weight, palettize-4, palettize-6 (see: "
+            "edgeq targets).",
         ),
     ],
     target: Annotated[
@@ -141,8 +146,36 @@ def compile_command(
             "--block-size",
             metavar="N",
             rich_help_panel=QUANTIZATION,
-            help="int4-weight (and int8-weight with --accuracy-level 4): weights that share a scale: 16, "
-            "32, 64, 128 or 256. Default: the target's, 32 or (tensorrt) 128.",
+            help="int4-weight (int8-weight with --accuracy-level 4; checkpoints): weights that share a "
+            "scale, 16, 32, 64, 128 or 256; -1 in checkpoints: a whole output channel. Default: the "
+            "target's, 32 or (tensorrt, checkpoints) 128.",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            rich_help_panel=QUANTIZATION,
+            help="Language models' checkpoints (hf-gptq, vllm, gguf, …): how weights are rounded, rtn, gptq "
+            "or awq; the last two learn from --calibration text. Default: rtn.",
+        ),
+    ] = None,
+    damping: Annotated[
+        float | None,
+        typer.Option(
+            "--damping",
+            metavar="FRACTION",
+            rich_help_panel=QUANTIZATION,
+            help="--method gptq: the part of the Hessian's mean diagonal that is added to it (0.01).",
+        ),
+    ] = None,
+    act_order: Annotated[
+        bool | None,
+        typer.Option(
+            "--act-order/--no-act-order",
+            rich_help_panel=QUANTIZATION,
+            help="--method gptq: round the columns with the largest inputs first (the default), or in order.",
         ),
     ] = None,
     asymmetric: Annotated[
@@ -253,6 +286,9 @@ def compile_command(
             "percentile": percentile,
             "calibration_samples": samples,
             "block_size": block_size,
+            "weight_method": method,
+            "damping": damping,
+            "act_order": act_order,
             "symmetric_weights": False if asymmetric else None,
             "accuracy_level": accuracy_level,
             "bias_correction": False if no_bias_correction else None,

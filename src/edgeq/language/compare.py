@@ -201,6 +201,8 @@ def _run(
     for position, work in enumerate(works, 1):
         with progress.task(f"{work.row.candidate.name}, {position} of {len(works)}"), work.failing():
             _row(work, materials[work.row.candidate.calibration], force, progress)
+    for material in materials.values():
+        material.discard()
 
 
 def _row(work: Work, material: Material, force: bool, progress: Progress) -> None:

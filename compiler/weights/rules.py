@@ -1,0 +1,101 @@
+"""What a recipe asks of language models' weights against what the format has, before any work."""
+
+from __future__ import annotations
+
+from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.spec import PER_CHANNEL
+from edgeq.errors import DataError, TargetError, UsageError
+from edgeq.targets.base import Capabilities, WeightRules
+
+# Methods that learn from text.
+CALIBRATED = frozenset({"gptq", "awq"})
+_BITS = {"int8-weight": 8, "int4-weight": 4, "int3-weight": 3, "int2-weight": 2}
+
+
+def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
+    """Refuse what the format cannot store, and options that would do nothing.
+
+    Raises:
+        TargetError: a method, group size or kind of zero points that the format does not have.
+        UsageError: an option that has no effect on this target or with this method.
+    """
+    if capabilities.weights is None:
+        _refuse_graph_options(recipe, capabilities.target)
+        return
+    _check_unread(recipe)
+    if recipe.scheme in _BITS or recipe.scheme == "nf4-weight":
+        _check_stored(recipe, capabilities.weights, capabilities.target)
+
+
+def missing_text(method: str) -> DataError:
+    """The error for a method that learns from text and is given none."""
+    return DataError(
+        f"The method {method!r} needs calibration text and none was given.",
+        fix="Give representative text with --calibration, or choose the method rtn, which needs none.",
+    )
+
+
+def _refuse_graph_options(recipe: Recipe, target: str) -> None:
+    """Options that only checkpoints have."""
+    defaults = Recipe(scheme=recipe.scheme)
+    for name in ("weight_method", "damping", "act_order"):
+        value = getattr(recipe, name)
+        if value != getattr(defaults, name):
+            raise UsageError(
+                f"The option {name} = {value} has no effect on target {target!r}: it compiles a graph, not "
+                "the checkpoint of a language model.",
+                fix="Leave it out.",
+            )
+    if recipe.block_size == PER_CHANNEL:
+        raise TargetError(
+            f"Target {target!r} has no weights with one scale per output channel in blocks.",
+            fix="Give another block size, or leave it out.",
+        )
+
+
+def _check_unread(recipe: Recipe) -> None:
+    """What only one method reads."""
+    if recipe.weight_method == "gptq":
+        return
+    defaults = Recipe(scheme=recipe.scheme)
+    for name in ("damping", "act_order"):
+        value = getattr(recipe, name)
+        if value != getattr(defaults, name):
+            raise UsageError(
+                f"The option {name} = {value} has no effect with method {recipe.weight_method or 'rtn'!r}.",
+                fix="Set the method to gptq, or leave it out.",
+            )
+
+
+def _check_stored(recipe: Recipe, rules: WeightRules, target: str) -> None:
+    if recipe.weight_method not in (None, *rules.methods):
+        raise TargetError(
+            f"Target {target!r} does not take weights of the method {recipe.weight_method!r}.",
+            fix=f"It takes: {', '.join(rules.methods)}.",
+        )
+    if recipe.block_size not in (None, *rules.group_sizes):
+        sizes = ", ".join(
+            "-1 (per output channel)" if s == PER_CHANNEL else str(s) for s in rules.group_sizes
+        )
+        raise TargetError(
+            f"Target {target!r} does not store weights in groups of {_group(recipe.block_size)}.",
+            fix=f"It has: {sizes}.",
+        )
+    if recipe.scheme in _BITS:
+        _check_zero_points(recipe, rules, target)
+
+
+def _group(size: int | None) -> str:
+    return "whole output channels" if size == PER_CHANNEL else str(size)
+
+
+def _check_zero_points(recipe: Recipe, rules: WeightRules, target: str) -> None:
+    bits = _BITS[recipe.scheme]
+    stored = (True,) if bits in rules.always_symmetric else rules.symmetric
+    if recipe.symmetric_weights in stored:
+        return
+    asked, other = ("asymmetric", "symmetric") if True in stored else ("symmetric", "asymmetric")
+    raise TargetError(
+        f"Target {target!r} does not store {asked} weights of {bits} bits.",
+        fix=f"Choose {other} ones: symmetric_weights = {str(True in stored).lower()}.",
+    )
