@@ -6,7 +6,7 @@
     bound      = number unit      absolute:    size <= 100MB, latency_p95 <= 20ms, top1 >= 0.70
                | number "%"       relative:    percent of the FP32 baseline of the same run, f1 >= 95%
                | sign number unit difference:  from the FP32 baseline of the same run, perplexity <= +0.5
-    unit       = B KB MB GB KiB MiB GiB | us ms s | x | dB | (none)
+    unit       = B KB MB GB KiB MiB GiB | us ms s | x | tokens/s | dB | (none)
 
 White space does not matter. Three rules keep a budget from meaning two things:
 
@@ -209,6 +209,7 @@ class _Bound:
             "bytes": "100MB",
             "s": "20ms",
             "x": "1.5x",
+            "tokens/s": "20",
             "dB": "30dB",
             "fraction": "0.70",
             "share": "90%",

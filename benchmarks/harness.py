@@ -10,21 +10,23 @@ from edgeq.benchmarks.accuracy import measure_accuracy
 from edgeq.benchmarks.budgets import Budget
 from edgeq.benchmarks.feeding import Feeds, latency_feeds
 from edgeq.benchmarks.fresh_process import ProcessRun, run_fresh
+from edgeq.benchmarks.generation import Rounds, generation_measurements, prompts_of, time_generation
 from edgeq.benchmarks.intervals import Times
 from edgeq.benchmarks.latency import Timing, latency_measurements, time_in_turns
 from edgeq.benchmarks.load_time import load_time
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.memory import peak_memory
-from edgeq.benchmarks.metric_info import DEVICE, RESOURCES, resource
+from edgeq.benchmarks.metric_info import RESOURCES, resource
 from edgeq.benchmarks.metrics import default_metrics, get_metric
 from edgeq.benchmarks.options import BenchOptions, Part
+from edgeq.benchmarks.parts import names_of, why_missing
 from edgeq.benchmarks.remembered import Remembered
 from edgeq.benchmarks.size import measure_size
 from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import DataSource
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import DeviceRunner, Runner
+from edgeq.targets.base import DeviceRunner, GeneratingRunner, Runner
 
 __all__ = ["BenchOptions", "Subject", "Together", "measure", "measure_together"]
 
@@ -120,6 +122,7 @@ def measure_together(
         feeds = _feed(runs, theirs)
         if feeds is not None:
             _add_latencies(runs, theirs, feeds)
+        _add_generation(runs, theirs)
     # The sessions of this process are closed by now, so that the fresh ones have the machine.
     if feeds is not None:
         _add_fresh(runs, baseline, feeds)
@@ -260,7 +263,7 @@ def _takes_inputs(run: _Run, theirs: Runner | None) -> bool:
             runner.run(feeds.inputs[0])
     except EdgeqError as error:
         reason = f"without evaluation data the model would have to run on random inputs: {error}"
-        run.result.failures.update(dict.fromkeys(_names_of("latency", "load", "memory"), reason))
+        run.result.failures.update(dict.fromkeys(names_of("latency", "load", "memory"), reason))
         return False
     run.result.notes.append(
         f"Latency and memory are measured on {feeds.origin}: no evaluation data was given."
@@ -323,6 +326,30 @@ def _add_latency(run: _Run, timing: Timing, feeds: Feeds) -> None:
         run.result.notes.extend(report.notes)
 
 
+def _add_generation(runs: Sequence[_Run], theirs: Runner | None) -> None:
+    """Every artefact that writes text and the baseline in turns."""
+    writing = [
+        (run, run.runner)
+        for run in runs
+        if run.asks("generation") and isinstance(run.runner, GeneratingRunner)
+    ]
+    if not writing:
+        return
+    job = writing[0][0].job
+    runners = [runner for _, runner in writing]
+    reference = [theirs] if isinstance(theirs, GeneratingRunner) else []
+    try:
+        prompts = prompts_of(runners[0], job.source, job.options)
+        rounds = time_generation([*runners, *reference], prompts, job.options, job.progress)
+    except EdgeqError as error:
+        _end([run for run, _ in writing], error)
+        return
+    baseline: Rounds | None = rounds[-1] if reference else None
+    for (run, _), ours in zip(writing, rounds, strict=False):
+        threads = job.artefact.threads
+        run.result.add(*generation_measurements(ours, baseline, prompts, job.options, threads=threads))
+
+
 def _add_fresh(runs: Sequence[_Run], baseline: Subject | None, feeds: Feeds) -> None:
     asking = [run for run in runs if run.fed and run.asks("load", "memory")]
     if not asking:
@@ -357,38 +384,5 @@ def _required(found: list[ProcessRun] | TargetError) -> list[ProcessRun]:
 def _explain_what_is_missing(job: _Job, wanted: _Wanted, result: Measurements) -> None:
     """A reason for everything that was named and has no value."""
     for name in wanted.named:
-        if name in result or name in result.failures:
-            continue
-        part = part_of(name)
-        if not job.asks(part):
-            result.failures[name] = f"measuring {part} was switched off"
-        elif part == "placement":
-            result.failures[name] = f"target {job.artefact.target} does not say where operations run"
-        elif name in DEVICE:
-            result.failures[name] = f"target {job.artefact.target} has no device with such a clock here"
-        elif part == "accuracy":
-            result.failures[name] = "no evaluation data was given"
-        else:
-            result.failures[name] = "there is no FP32 baseline to compare with"
-
-
-def part_of(metric: str) -> Part:
-    """Which part of the harness measures a metric."""
-    if metric not in RESOURCES:
-        return "accuracy"
-    return _PARTS.get(metric, "latency")
-
-
-def _names_of(*parts: Part) -> list[str]:
-    return [name for name in RESOURCES if part_of(name) in parts]
-
-
-_PARTS: dict[str, Part] = {
-    "size": "size",
-    "load_time": "load",
-    "peak_memory": "memory",
-    "peak_memory_process": "memory",
-    "ane_share": "placement",
-    "gpu_share": "placement",
-    "cpu_share": "placement",
-}
+        if name not in result and name not in result.failures:
+            result.failures[name] = why_missing(name, job.artefact.target, job.options.parts)

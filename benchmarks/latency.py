@@ -66,7 +66,7 @@ def time_in_turns(
     Raises:
         TargetError: one of them cannot be run.
     """
-    with _collector_off(), progress.task("Timing", 100) as advance:
+    with collector_off(), progress.task("Timing", 100) as advance:
         slowest = max(_warm_up(runner, feeds, options) for runner in runners)
         most = max(options.max_iterations // _BLOCKS_WANTED, 1)
         size = int(min(max(options.block_seconds / slowest, 1), most))
@@ -128,7 +128,7 @@ def _share_done(blocks: list[list[Times]], size: int, options: BenchOptions) -> 
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
     """Python's garbage collector does not run inside of timed inferences."""
     was_on = gc.isenabled()
     gc.collect()

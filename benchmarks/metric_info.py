@@ -37,6 +37,10 @@ def _speedup(name: str, what: str) -> MetricInfo:
     return MetricInfo(name, "x", higher_is_better=True, what=what, has_baseline=False, resource=True)
 
 
+def _throughput(name: str, what: str) -> MetricInfo:
+    return MetricInfo(name, "tokens/s", higher_is_better=True, what=what, resource=True)
+
+
 def _share(name: str, where: str, *, higher_is_better: bool = True) -> MetricInfo:
     what = f"share of the operations that {where}"
     return MetricInfo(name, "share", higher_is_better, what=what, has_baseline=False, resource=True)
@@ -55,6 +59,9 @@ RESOURCES: dict[str, MetricInfo] = {
         _cost("peak_memory", "bytes", "memory of loading and running, above the bare runtime"),
         _cost("peak_memory_process", "bytes", "memory of the whole process that loads and runs"),
         _speedup("speedup", "median time of the FP32 baseline divided by the artefact's"),
+        _throughput("prompt_tokens_per_s", "tokens of a prompt read per second"),
+        _throughput("generation_tokens_per_s", "tokens written per second, one after the other"),
+        _cost("ttft", "s", "time to the first token: reading a prompt"),
         _cost("device_p50", "s", "median time of one inference on the target's own device (GPU)"),
         _cost("device_p90", "s", "time on the device that 90 % of the inferences keep"),
         _cost("device_p99", "s", "time on the device that 99 % of the inferences keep"),
@@ -89,6 +96,8 @@ def resource(
     )
 
 
+# Only what writes text, see ``GeneratingRunner``.
+GENERATION = ("prompt_tokens_per_s", "generation_tokens_per_s", "ttft")
 # Only what has a device of its own, see ``DeviceRunner``.
 DEVICE = frozenset(name for name in RESOURCES if name.startswith(("device_", "speedup_fp")))
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from edgeq.errors import UsageError
 
-Part = Literal["size", "load", "latency", "memory", "placement", "accuracy"]
+Part = Literal["size", "load", "latency", "generation", "memory", "placement", "accuracy"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
@@ -28,6 +28,8 @@ class BenchOptions:
         max_iterations: timed inferences per model; ends the timing in any case.
         block_seconds: how long one model runs before it is the other's turn.
         latency_samples: different samples that the timed inferences go through.
+        prompt_tokens: of the text that a language model reads before it writes, at most a window.
+        new_tokens: that it writes then.
         processes: fresh processes per model for load time and memory.
         process_runs: inferences in each of them.
         process_timeout: seconds after which a fresh process is given up.
@@ -44,6 +46,8 @@ class BenchOptions:
     max_iterations: int = 10_000
     block_seconds: float = 0.05
     latency_samples: int = 8
+    prompt_tokens: int = 128
+    new_tokens: int = 32
     processes: int = 3
     process_runs: int = 3
     process_timeout: float = 600.0
@@ -55,7 +59,7 @@ class BenchOptions:
             raise UsageError(f"Unknown part {unknown[0]!r} to measure.", fix=f"Choose of {', '.join(PARTS)}.")
         positive = (
             "batch_size", "min_iterations", "max_iterations", "latency_samples", "processes", "process_runs",
-            "block_seconds", "max_seconds", "process_timeout",
+            "block_seconds", "max_seconds", "process_timeout", "prompt_tokens", "new_tokens",
         )  # fmt: skip
         for name in positive:
             self._require(name, getattr(self, name) > 0, "more than 0")

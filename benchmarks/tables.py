@@ -88,6 +88,11 @@ def _remark(found: Measurement) -> str:
         )
     if "iterations" in detail:
         parts.append(f"{detail['iterations']} inferences, {detail['threads']} thread{_s(detail['threads'])}")
+    if "rounds" in detail:
+        parts.append(
+            f"{detail['rounds']} texts: {detail['prompt_tokens']} tokens {detail['prompt']} read, "
+            f"{detail['new_tokens']} written, {detail['threads']} thread{_s(detail['threads'])}"
+        )
     if "processes" in detail:
         parts.append(f"{detail['processes']} fresh process{'es' if detail['processes'] > 1 else ''}")
     if "note" in detail:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-Unit = Literal["bytes", "s", "x", "fraction", "share", "dB", ""]
+Unit = Literal["bytes", "s", "x", "tokens/s", "fraction", "share", "dB", ""]
 
 # Decimal and binary multiples, IEC 80000-13.
 BYTES: Mapping[str, float] = {
@@ -20,15 +20,17 @@ BYTES: Mapping[str, float] = {
 }
 SECONDS: Mapping[str, float] = {"us": 1e-6, "ms": 1e-3, "s": 1}
 RATIO: Mapping[str, float] = {"x": 1}
+THROUGHPUT: Mapping[str, float] = {"tokens/s": 1}
 DECIBEL: Mapping[str, float] = {"dB": 1}
 # A share of a whole: here percent is no comparison with a baseline.
 SHARE: Mapping[str, float] = {"%": 0.01}
-FACTORS: Mapping[str, float] = {**BYTES, **SECONDS, **RATIO, **DECIBEL, **SHARE}
+FACTORS: Mapping[str, float] = {**BYTES, **SECONDS, **RATIO, **THROUGHPUT, **DECIBEL, **SHARE}
 
 _ALLOWED: Mapping[str, Mapping[str, float]] = {
     "bytes": BYTES,
     "s": SECONDS,
     "x": RATIO,
+    "tokens/s": THROUGHPUT,
     "dB": DECIBEL,
     "fraction": {},
     "share": SHARE,

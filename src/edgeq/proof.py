@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.benchmarks.budgets import Budget
-from edgeq.benchmarks.harness import measure, part_of
+from edgeq.benchmarks.harness import measure
 from edgeq.benchmarks.measurement import Measurements
 from edgeq.benchmarks.metric_info import RESOURCES
 from edgeq.benchmarks.metrics import get_metric
-from edgeq.benchmarks.options import BenchOptions
+from edgeq.benchmarks.options import PARTS, BenchOptions
+from edgeq.benchmarks.parts import part_of
 from edgeq.benchmarks.subject import Subject
 from edgeq.benchmarks.verdicts import judge
 from edgeq.calibration.types import DataSource, TensorSpec
@@ -26,7 +27,7 @@ from edgeq.manifest import REPORT_FILE, Compiling, Manifest, Measured
 from edgeq.progress import Progress
 from edgeq.report import write_report
 from edgeq.result import CompileResult
-from edgeq.targets.base import Target
+from edgeq.targets.base import Measurable, Target
 from edgeq.targets.registry import get_target
 
 BASELINE_TARGET = "onnxruntime"
@@ -57,7 +58,7 @@ class Proof:
         for name in dict.fromkeys(named):
             if part_of(name) not in possible.parts:
                 raise TargetError(
-                    f"{name} of target {target.name!r} cannot be measured here: {possible.reason}.",
+                    f"{name} of target {target.name!r} cannot be measured here: {_why(possible)}.",
                     fix="Measure it there, or leave the budget or metric out.",
                 )
             if name in RESOURCES:
@@ -121,12 +122,18 @@ class Proof:
     def possible(self, target: Target) -> tuple[BenchOptions, list[str]]:
         """The options without the parts that this machine cannot measure, and the sentence that says so."""
         possible = target.measurable()
-        left_out = [part for part in self.options.parts if part not in possible.parts and part != "placement"]
+        # What only some targets have is missed only where it was asked for.
+        special = {"placement", "generation"} if self.options.parts == PARTS else {"placement"}
+        left_out = [part for part in self.options.parts if part not in {*possible.parts, *special}]
         parts = tuple(part for part in self.options.parts if part in possible.parts)
         if not left_out:
             return replace(self.options, parts=parts), []
         names = ", ".join(left_out)
-        return replace(self.options, parts=parts), [f"Not measured here ({names}): {possible.reason}."]
+        return replace(self.options, parts=parts), [f"Not measured here ({names}): {_why(possible)}."]
+
+
+def _why(possible: Measurable) -> str:
+    return possible.reason or "it runs no language model token by token"
 
 
 @contextmanager

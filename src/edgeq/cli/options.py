@@ -80,7 +80,8 @@ MetricOption = Annotated[
         metavar="NAME",
         rich_help_panel=MEASUREMENT,
         help="What to measure on the evaluation data, repeatable: top1, top5, accuracy, f1, f1_macro, "
-        "perplexity, psnr, cosine, sqnr, mse, or module:callable. Without it: what the data allows.",
+        "perplexity, kl, kl_p99, top1_agreement, psnr, cosine, sqnr, mse, or module:callable. Without it: "
+        "what the data allows.",
     ),
 ]
 ThreadsOption = Annotated[
@@ -103,7 +104,8 @@ MeasureOption = Annotated[
         "--measure",
         metavar="PART",
         rich_help_panel=MEASUREMENT,
-        help="Measure only these, repeatable: size, load, latency, memory, accuracy. Without it: all.",
+        help="Measure only these, repeatable: size, load, latency, generation, memory, accuracy. "
+        "Without it: all.",
     ),
 ]
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeq.benchmarks.measurement import Measurement, Measurements
-from edgeq.benchmarks.metric_info import RESOURCES
+from edgeq.benchmarks.metric_info import GENERATION, RESOURCES
 from edgeq.benchmarks.protocol import Protocol
 from edgeq.benchmarks.tables import MetricRow, metric_rows
 from edgeq.benchmarks.units import format_value
@@ -22,7 +22,7 @@ from edgeq.targets.base import NodeResult
 
 KEPT, MISSED = "✓", "✗"
 # Percentiles between these two are shown only when a budget asks for them.
-USUAL = ("size", "latency_p50", "latency_p99", "speedup", "load_time", "peak_memory")
+USUAL = ("size", "latency_p50", "latency_p99", "speedup", *GENERATION, "load_time", "peak_memory")
 LABELS = {
     "load_time": "load time",
     "latency_p50": "latency p50",
@@ -30,6 +30,9 @@ LABELS = {
     "latency_p95": "latency p95",
     "latency_p99": "latency p99",
     "latency_mean": "latency mean",
+    "prompt_tokens_per_s": "prompt",
+    "generation_tokens_per_s": "generation",
+    "ttft": "first token",
     "peak_memory": "peak memory",
     "peak_memory_process": "process memory",
 }

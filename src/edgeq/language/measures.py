@@ -19,7 +19,7 @@ from edgeq.language.run_memory import RunMemory, run_memory
 
 PERPLEXITY = "perplexity"
 QUALITIES = ("perplexity", "kl", "kl_p99", "top1_agreement")
-PROMPT, GENERATION, FIRST_TOKEN = "prompt_tokens_per_second", "tokens_per_second", "time_to_first_token"
+PROMPT, GENERATION, FIRST_TOKEN = "prompt_tokens_per_s", "generation_tokens_per_s", "ttft"
 _ASKED = ("size", "memory", "accuracy", "generation")
 # They take running the engine itself; what stands in for it would give numbers of something else.
 _OF_ENGINES = ("memory", "generation")
