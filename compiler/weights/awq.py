@@ -1,8 +1,8 @@
 """AWQ: input channels that matter are scaled up before rounding, what produces them is scaled down.
 
-Lin et al., "AWQ: Activation-aware Weight Quantization", 2023: scales s = mean(abs(x))^a, optionally divided by
-mean(abs(w))^(1-a), with a from a search. The search's loss is the squared error of the layers' outputs; with
-H the sum of x xᵀ it is tr(Δ H Δᵀ), so that no activations are needed.
+Lin et al., "AWQ: Activation-aware Weight Quantization", 2023: scales s = mean(abs(x))^a, optionally
+divided by mean(abs(w))^(1-a), with a from a search. The search's loss is the squared error of the layers'
+outputs; with H the sum of x xᵀ it is tr(Δ H Δᵀ), so that no activations are needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clip search by output error: each group's scale and zero point at their best for weights rounded to nearest.
+"""Clip search by output error: scales and zero points at their best for weights rounded to nearest.
 
 The error of all outputs is judged, tr(Δ H Δᵀ), not that of the group alone: a group's errors may cancel those
 of its neighbours. The search is that of Lin et al., "AWQ", 2023, section 4.1, with this error in place of the
@@ -18,7 +18,7 @@ _SWEEPS = 2
 
 
 def clip_grids(weight: Floats, grids: Grids, hessian: Floats, spec: WeightSpec, rules: GridRules) -> Grids:
-    """Better grids for ``weight`` float32 [N, K], ``hessian`` float32 [K, K]; no step makes the error larger."""
+    """Better grids for ``weight`` [N, K], ``hessian`` [K, K]; no step makes the error larger."""
     grids = Grids(grids.scales.copy(), grids.zeros.copy())
     inputs, group = weight.shape[1], spec.group_of(weight.shape[1])
     starts = range(0, inputs, group)

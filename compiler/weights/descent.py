@@ -12,65 +12,76 @@ from edgeq.calibration.affine import exact_scales
 from edgeq.compiler.weights.grid import GridRules, Grids
 from edgeq.compiler.weights.spec import Bytes, Floats, WeightSpec
 
+# Columns of a sweep whose pulls are computed together.
 _BLOCK = 128
+# Sweeps end when fewer than this part of the codes still move.
+_SWEEPS, _SETTLED = 4, 1e-3
 
 
 def improve(
-    weight: Floats,
-    codes: Bytes,
-    grids: Grids,
-    hessian: Floats,
-    spec: WeightSpec,
-    rules: GridRules,
-    sweeps: int,
+    weight: Floats, codes: Bytes, grids: Grids, hessian: Floats, spec: WeightSpec, rules: GridRules
 ) -> tuple[Grids, Bytes]:
     """Better grids and codes of ``weight`` float32 [N, K]; ``hessian`` [K, K] is positive definite."""
-    codes, scales = codes.copy(), grids.scales.copy()
-    grids = Grids(scales, grids.zeros)
+    codes = codes.copy()
+    grids = Grids(grids.scales.copy(), grids.zeros)
     left = weight - grids.quantized(spec, codes).dequantize()
     group = spec.group_of(weight.shape[1])
-    for _ in range(sweeps):
-        for start in range(0, weight.shape[1], group):
+    for _ in range(_SWEEPS):
+        moved = 0
+        for index, start in enumerate(range(0, weight.shape[1], group)):
             columns = slice(start, min(start + group, weight.shape[1]))
-            _refit_scales(left, codes, grids, hessian, columns, start // group, rules)
-            _set_codes(left, codes, grids, hessian, columns, start // group, spec)
+            pull = _refit_scales(left, codes, grids, hessian, columns, index, rules)
+            moved += _set_codes(left, codes, grids, hessian, columns, index, spec, pull)
+        if moved < _SETTLED * codes.size:
+            break
     return grids, codes
 
 
 def _refit_scales(
     left: Floats, codes: Bytes, grids: Grids, hessian: Floats, columns: slice, group: int, rules: GridRules
-) -> None:
-    centred = codes[:, columns].astype(np.float32) - grids.zeros[:, group, None]
-    pull = left @ hessian[:, columns]
+) -> Floats:
+    """Set the scales of a group by least squares; what then pulls at its columns, [N, group size]."""
+    centred = codes[:, columns] - grids.zeros[:, group, None].astype(np.float32)
+    pull = np.asarray(left @ hessian[:, columns], np.float32)
+    spread = centred @ hessian[columns, columns]
     along = np.einsum("nk,nk->n", pull, centred)
-    square = np.einsum("nk,nk->n", centred @ hessian[columns, columns], centred)
+    square = np.einsum("nk,nk->n", spread, centred)
     old = grids.scales[:, group]
-    step = np.divide(along, square, out=np.zeros_like(along), where=square > 0)
-    scales = exact_scales(old + step, rules.scale_dtype)
-    if not rules.negative_scales:
-        scales = np.where(old + step > 0, scales, old)
-    # Rounded to the scale's type, the step may lead past the best point: kept only where it pays.
-    change = scales - old
-    better = 2 * change * along > change * change * square
-    change = np.where(better, change, np.float32(0))
-    grids.scales[:, group] = old + change
-    left[:, columns] -= change[:, None] * centred
+    wanted = old + np.divide(along, square, out=np.zeros_like(along), where=square > 0)
+    change = exact_scales(wanted, rules.scale_dtype) - old
+    # Rounded to the scale's type, the step may lead past the best point: taken only where it pays.
+    pays = (2 * change * along > change * change * square) & (rules.negative_scales | (wanted > 0))
+    change = np.where(pays, change, np.float32(0))[:, None]
+    grids.scales[:, group] += change[:, 0]
+    left[:, columns] -= change * centred
+    pull -= change * spread
+    return pull
 
 
 def _set_codes(
-    left: Floats, codes: Bytes, grids: Grids, hessian: Floats, columns: slice, group: int, spec: WeightSpec
-) -> None:
+    left: Floats,
+    codes: Bytes,
+    grids: Grids,
+    hessian: Floats,
+    columns: slice,
+    group: int,
+    spec: WeightSpec,
+    pull: Floats,
+) -> int:
+    """Set the codes of a group; how many moved."""
     from edgeq.compiler.weights import kernels
 
+    moved = 0
     for start in range(columns.start, columns.stop, _BLOCK):
         block = slice(start, min(start + _BLOCK, columns.stop))
-        pull = left @ hessian[:, block]
+        # The pull at later blocks has changed with the codes of earlier ones.
+        asked = pull[:, :_BLOCK] if start == columns.start else left @ hessian[:, block]
         coded = np.ascontiguousarray(codes[:, block])
-        change = np.empty(pull.shape, np.float32)
+        change = np.empty(coded.shape, np.float32)
         kernels.descend(
-            pull,
+            np.ascontiguousarray(asked),
             np.ascontiguousarray(hessian[block, block]),
-            np.full(pull.shape[1], group),
+            group,
             grids.scales,
             grids.zeros,
             (1 << spec.bits) - 1,
@@ -79,3 +90,5 @@ def _set_codes(
         )
         codes[:, block] = coded
         left[:, block] -= change
+        moved += int(np.count_nonzero(change))
+    return moved

@@ -138,9 +138,9 @@ def feed_back(
 
 @_compiled
 def descend(
-    pull: Any, hessian: Any, groups: Any, scales: Any, zeros: Any, top: int, codes: Any, change: Any
+    pull: Any, hessian: Any, group: int, scales: Any, zeros: Any, top: int, codes: Any, change: Any
 ) -> None:
-    """Set each code to the best one given all others, column by column.
+    """Set each code of a group to the best one given all others, column by column.
 
     ``pull`` [rows, n] is (weight - value) times the Hessian's columns, ``hessian`` [n, n] their block.
     ``change`` [rows, n] gets what is added to the values.
@@ -149,11 +149,12 @@ def descend(
     columns = pull.shape[1]
     for index in range(pull.shape[0]):
         row = pull[index]
+        scale, zero = scales[index, group], np.float32(zeros[index, group])
+        inverse = np.float32(1) / scale
         for k in range(columns):
-            scale, zero = scales[index, groups[k]], np.float32(zeros[index, groups[k]])
             old = np.float32(codes[index, k])
             value = (old - zero) * scale + row[k] / hessian[k, k]
-            code = _code(value, np.float32(1) / scale, zero, high)
+            code = _code(value, inverse, zero, high)
             step = (code - old) * scale
             change[index, k] = step
             if step == 0:

@@ -11,7 +11,7 @@ _ROWS = 2048
 
 
 def relative_error(weight: Floats, quantized: QuantizedWeight, statistics: InputStatistics) -> float:
-    """The squared error of the outputs divided by their square sum; of the weights where no inputs were seen."""
+    """The squared error of the outputs divided by their square sum."""
     lost = output_energy(weight - quantized.dequantize(), statistics)
     return lost / max(output_energy(weight, statistics), float(np.finfo(np.float32).tiny))
 
@@ -22,6 +22,10 @@ def output_energy(weight: Floats, statistics: InputStatistics) -> float:
         return float(np.einsum("nk,nk,k->", weight, weight, statistics.squares, dtype=np.float64))
     total = 0.0
     for start in range(0, len(weight), _ROWS):
-        rows = weight[start : start + _ROWS]
-        total += float(np.einsum("nk,nk->", rows @ statistics.hessian, rows, dtype=np.float64))
+        total += float(row_energies(weight[start : start + _ROWS], statistics.hessian).sum(dtype=np.float64))
     return max(total, 0.0)
+
+
+def row_energies(weight: Floats, hessian: Floats) -> Floats:
+    """Energy w H wᵀ of each row of float32 ``weight`` [N, K]: float32 [N]."""
+    return np.asarray(np.einsum("nk,nk->n", weight @ hessian, weight), np.float32)
