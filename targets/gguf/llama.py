@@ -138,7 +138,8 @@ class LlamaModel:
         """Free everything; a second call does nothing."""
         self._free_context()
         if self._model:
-            self._lib.llama_model_free(self._model)
+            with silence():
+                self._lib.llama_model_free(self._model)
             self._model = None
 
     def _decode(self, tokens: Array, position: int, outputs: int) -> Floats:
@@ -169,6 +170,7 @@ class LlamaModel:
 
     def _free_context(self) -> None:
         if self._context is not None:
-            self._lib.llama_free(self._context)
+            with silence():
+                self._lib.llama_free(self._context)
             self._context = None
             self._size = 0

@@ -92,7 +92,7 @@ def _numbers(folder: Path, settings: Settings, threads: int | None) -> list[Chec
 
 
 def _outputs(folder: Path, samples: Sequence[Arrays], threads: int | None) -> list[Arrays]:
-    runner = LlamaRunner(folder / MODEL, threads=threads, exact_cache=True)
+    runner = LlamaRunner(folder / MODEL, threads=threads or 1, exact_cache=True)
     try:
         return [runner.run(sample) for sample in samples]
     finally:
