@@ -90,7 +90,8 @@ class WeightRules:
     ``scale_dtype`` holds every scale. ``lowest_zero_point``: of asymmetric weights. ``mixed``: layers may
     differ in bits. ``head`` and ``embeddings``: may be quantized too. ``uneven``: the last group of a row may
     be smaller. ``always_symmetric``: bits that have no asymmetric kind. ``outputs_multiple``: what the number
-    of outputs must be a multiple of.
+    of outputs must be a multiple of. ``keeps_bfloat16``: where a model is stored in bfloat16, its floats stay
+    so and scales are of it too, in place of ``scale_dtype``.
     """
 
     bits: tuple[int, ...]
@@ -107,6 +108,7 @@ class WeightRules:
     uneven: bool = False
     always_symmetric: tuple[int, ...] = ()
     outputs_multiple: int = 1
+    keeps_bfloat16: bool = False
 
 
 @dataclass(frozen=True)

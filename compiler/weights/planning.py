@@ -18,6 +18,8 @@ _PRECISIONS: dict[Scheme, Precision] = {
     "int3-weight": "int3",
     "int2-weight": "int2",
     "nf4-weight": "nf4",
+    # Products of integers: the scale of an output stands before their sum.
+    "int8-dynamic": "int8",
 }
 
 
@@ -70,8 +72,8 @@ def plan_weights(layers: list[LinearLayer], recipe: Recipe, rules: WeightRules) 
 def allowed_precisions(scheme: Scheme, rules: WeightRules) -> tuple[Precision, ...]:
     """What overrides may ask for."""
     own = _PRECISIONS.get(scheme)
-    if own is None:
-        return ("fp16", "fp32")
+    if own is None or scheme == "int8-dynamic":
+        return ("fp16", "fp32", *((own,) if own else ()))
     others = [p for p, bits in BITS.items() if p != "nf4" and bits in rules.bits] if rules.mixed else []
     return tuple(dict.fromkeys(("fp32", "fp16", own, *others)))
 
@@ -102,6 +104,8 @@ def _spec(layer: LinearLayer, precision: Precision, recipe: Recipe, rules: Weigh
     if precision == "nf4":
         return WeightSpec(4, group, form="nf4")
     bits = BITS[precision]
+    if recipe.scheme == "int8-dynamic":
+        return WeightSpec(bits, PER_CHANNEL)
     return WeightSpec(bits, group, recipe.symmetric_weights or bits in rules.always_symmetric)
 
 

@@ -4,8 +4,8 @@ Of a layer with K inputs, N outputs and G groups: ``qweight`` int32 [K * bits / 
 the inputs; ``qzeros`` int32 [G, N * bits / 32], zero points minus one, packed along the outputs; ``scales``
 [G, N]; ``g_idx`` int32 [K], the group of every input.
 
-``dynamic`` is gptqmodel's extension, which vLLM reads too: patterns of layers that differ from the rest, ``-:``
-before those that are not quantized; the first that matches counts.
+``dynamic`` is gptqmodel's extension, which vLLM reads too: patterns of layers that differ from the rest,
+``-:`` before those that are not quantized; the first that matches counts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgeq.errors import ModelError
 from edgeq.targets.base import Runner
 from edgeq.targets.language.companions import write_json
 from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.joined import joined_apart
 from edgeq.targets.language.packing import pack, packed_words, unpack
 from edgeq.targets.language.stored import StoredFolder
 
@@ -36,9 +37,10 @@ _ASYMMETRIC = (
     "of this layout only when it has written them itself."
 )
 _DYNAMIC = (
-    'Layers differ in bits or stay float, which gptqmodel and vLLM read ("dynamic"), and TGI and ExLlamaV2 do '
-    "not. vLLM joins q, k and v, and gate and up: these must be alike."
+    'Layers differ in bits or stay float, which gptqmodel and vLLM read ("dynamic"), and TGI and ExLlamaV2 '
+    "do not."
 )
+_APART = "vLLM joins q, k and v, and gate and up, and does not load the folder where these are not alike."
 
 
 class GptqFormat:
@@ -98,7 +100,8 @@ class GptqFormat:
     def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
         asymmetric = any(not spec.symmetric for spec in layers.specs.values())
         different = _different(layers, _common(layers.specs.values()))
-        return ((_ASYMMETRIC,) if asymmetric else ()) + ((_DYNAMIC,) if different else ())
+        said = {_ASYMMETRIC: asymmetric, _DYNAMIC: bool(different), _APART: bool(joined_apart(layers))}
+        return tuple(text for text, holds in said.items() if holds)
 
 
 def _common(specs: Iterable[WeightSpec]) -> WeightSpec:

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 # Kernels read whole words of inputs and of outputs; 3 bits fill them only 32 at a time. Zero points are
 # stored minus one, and readers disagree on what a stored -1 is.
 _RULES = WeightRules(
-    bits=(2, 3, 4, 8), group_sizes=(-1, 32, 64, 128), lowest_zero_point=1, mixed=True, outputs_multiple=32
+    bits=(2, 3, 4, 8),
+    group_sizes=(-1, 32, 64, 128),
+    lowest_zero_point=1,
+    mixed=True,
+    keeps_bfloat16=True,
+    outputs_multiple=32,
 )
 
 

@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 
 from edgeq.calibration.types import Array
-from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.plan import Plan
+from edgeq.compiler.weights.floats import stored_floats
 from edgeq.compiler.weights.spec import Floats
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import TargetError
@@ -22,7 +22,6 @@ from edgeq.targets.checks import refuse_failed
 from edgeq.targets.language.companions import copy_companions, write_config
 from edgeq.targets.language.format import Format, QuantizedLayers, Shape
 from edgeq.targets.language.prove import prove, save_reference
-from edgeq.targets.language.read import float_type
 from edgeq.targets.language.settings import LanguageSettings, StoredLayer
 from edgeq.targets.language.shards import LazyTensor, write_shards
 from edgeq.targets.language.values import values_sha256
@@ -52,7 +51,7 @@ def build_folder(
     )
     values = partial(final_values, store, form, floats)
     with job.progress.task("Computing the reference"):
-        evidence, sampled_from = save_reference(job, values, folder)
+        evidence, sampled_from = save_reference(job, form, values, folder)
     settings = LanguageSettings(
         target=target,
         scheme=job.recipe.scheme,
@@ -76,16 +75,8 @@ def quantized_layers(store: WeightStore, plan: Plan) -> QuantizedLayers:
     """The quantized matrices of the store, and the linear layers of the plan that stay float."""
     specs = {name: store.quantized(name).spec for name in store.layers}
     linear = [node.name for node in plan.nodes.values() if node.op_type != "Embedding"]
-    return QuantizedLayers(specs, tuple(name for name in linear if name not in specs))
-
-
-def stored_floats(checkpoint: Checkpoint) -> np.dtype[Any]:
-    """What the artefact keeps floats in: bfloat16 where most of the checkpoint is, else float16."""
-    sizes: dict[Any, int] = {}
-    for tensor in checkpoint.tensors.values():
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
-    most = max(sizes, key=lambda dtype: sizes[dtype])
-    return float_type("bfloat16" if most == np.dtype(ml_dtypes.bfloat16) else "float16")
+    shapes = {name: store.quantized(name).codes.shape for name in specs}
+    return QuantizedLayers(specs, shapes, tuple(name for name in linear if name not in specs))
 
 
 def final_values(store: WeightStore, form: Format, floats: np.dtype[Any], name: str) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,9 +35,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class QuantizedLayers:
-    """The quantized layers of a model, and the linear ones that stay float, by name."""
+    """The quantized layers of a model with their [outputs, inputs], and the linear ones that stay float."""
 
     specs: Mapping[str, WeightSpec]
+    shapes: Mapping[str, tuple[int, int]]
     floats: tuple[str, ...]
 
 
@@ -73,4 +74,13 @@ class Format(Protocol):
 
     def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
         """What users should know of the layers that were written."""
+        ...
+
+
+@runtime_checkable
+class RoundsInputs(Protocol):
+    """A format whose engines round the inputs of quantized layers."""
+
+    def round_inputs(self, x: Any) -> Any:
+        """A tensor [batch, tokens, K] as engines round it, in float."""
         ...

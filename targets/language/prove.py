@@ -16,7 +16,7 @@ import numpy as np
 from edgeq.calibration.types import Array, Arrays
 from edgeq.targets.base import BuildJob, Check
 from edgeq.targets.language.files import EXPECTED
-from edgeq.targets.language.format import Format
+from edgeq.targets.language.format import Format, RoundsInputs
 from edgeq.targets.language.model import ReadTensor
 from edgeq.targets.language.read import layer_shapes
 from edgeq.targets.language.runner import LanguageRunner
@@ -24,7 +24,7 @@ from edgeq.targets.language.settings import LanguageSettings
 from edgeq.targets.language.stored import StoredFolder
 from edgeq.targets.language.streamed import streamed_model
 from edgeq.targets.language.values import values_sha256
-from edgeq.targets.numbers import distance, exact_check, reordered_sums
+from edgeq.targets.numbers import distance, exact_check, reordered_sums, rounded_check
 from edgeq.targets.reference import SAMPLES, load_samples, save_samples
 
 REFERENCE = "edgeq's dequantized weights in float32"
@@ -32,7 +32,9 @@ REFERENCE = "edgeq's dequantized weights in float32"
 _TEXTS, _TOKENS, _LOGITS = 2, 64, 1 << 18
 
 
-def save_reference(job: BuildJob, read: ReadTensor, folder: Path) -> tuple[tuple[str, ...], str]:
+def save_reference(
+    job: BuildJob, form: Format, read: ReadTensor, folder: Path
+) -> tuple[tuple[str, ...], str]:
     """Write token ids and the reference's logits into ``folder``; the files, and whose ids they are.
 
     ``read`` gives the values of the checkpoint's tensors as the artefact has them.
@@ -44,6 +46,8 @@ def save_reference(job: BuildJob, read: ReadTensor, folder: Path) -> tuple[tuple
     checkpoint = job.weights.checkpoint
     ids, sampled_from = _sample(job, int(checkpoint.config["vocab_size"]))
     model = streamed_model(checkpoint.path, checkpoint.architecture, list(checkpoint.tensors), read)
+    if isinstance(form, RoundsInputs):
+        _round_inputs(model, form, job.weights.layers)
     expected = _last(LanguageRunner(model, threads=job.threads).run({"input_ids": ids})["logits"])
     files = (
         save_samples([{"input_ids": ids}], folder, SAMPLES),
@@ -90,7 +94,17 @@ def _numbers(
     finally:
         runner.close()
     found = distance(wanted, got)
+    if isinstance(form, RoundsInputs):
+        return rounded_check(found, settings.sampled_from, REFERENCE)
     return exact_check(found, (reordered_sums(found), ""), settings.sampled_from, REFERENCE)
+
+
+def _round_inputs(model: Any, form: RoundsInputs, layers: Sequence[str]) -> None:
+    def rounded(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (form.round_inputs(args[0]), *args[1:])
+
+    for name in layers:
+        model.get_submodule(name).register_forward_pre_hook(rounded)
 
 
 def _last(logits: Array) -> Array:

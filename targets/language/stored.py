@@ -42,7 +42,7 @@ class StoredFolder:
 
     @property
     def quantization(self) -> dict[str, Any]:
-        """``quantization_config`` of the configuration, which is empty where it has none; raises ModelError."""
+        """``quantization_config`` of the configuration, empty where it has none; raises ModelError."""
         found = self.config.get("quantization_config")
         return found if isinstance(found, dict) else {}
 

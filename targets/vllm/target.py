@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner, WeightRules
-from edgeq.targets.language.target import CheckpointTarget
+from edgeq.compiler.recipe import Recipe, Scheme
+from edgeq.errors import UsageError
+from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.language.folder_target import FolderTarget
 
 if TYPE_CHECKING:
-    from edgeq.compiler.plan import Plan
+    from edgeq.targets.language.format import Format
 
-_RULES = WeightRules(bits=(4, 8), group_sizes=(-1, 32, 64, 128), mixed=True)
+_SCHEMES: tuple[Scheme, ...] = ("int4-weight", "int8-weight", "int8-dynamic")
+_RULES = WeightRules(bits=(4, 8), group_sizes=(-1, 32, 64, 128), mixed=True, keeps_bfloat16=True)
 
 
-class VllmTarget(CheckpointTarget):
-    """compressed-tensors checkpoint (vLLM, transformers)."""
+class VllmTarget(FolderTarget):
+    """A Hugging Face folder in the format of compressed-tensors."""
 
     name = "vllm"
     title = "compressed-tensors checkpoint (vLLM, transformers)"
     extra: str | None = "vllm"
+    packages = ("compressed-tensors", "transformers", "torch", "safetensors", "accelerate")
 
     def capabilities(self, options: Any = None) -> Capabilities:
-        return Capabilities(self.name, ("int4-weight", "int8-weight", "int8-dynamic"), weights=_RULES)
+        return Capabilities(self.name, _SCHEMES, weights=_RULES)
 
-    def build(self, job: BuildJob, folder: Path) -> BuildResult:
-        raise NotImplementedError
+    def options(self, given: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
+        """None of its own; the scheme decides what is written."""
+        super().options(given, recipe)
+        if recipe.scheme == "int8-dynamic" and recipe.weight_method not in (None, "rtn"):
+            raise UsageError(
+                f"The method {recipe.weight_method!r} is of weights alone; int8-dynamic rounds to nearest.",
+                fix="Leave it out, or choose int8-weight.",
+            )
+        return {"activations": "int8" if recipe.scheme == "int8-dynamic" else "float"}
 
-    def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
-        raise NotImplementedError
+    def texts(self, options: Any) -> dict[str, str]:
+        return dict(options)
 
-    def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
-        raise NotImplementedError
+    def form(self, options: Mapping[str, str]) -> Format:
+        from edgeq.targets.vllm.integers import IntegerFormat
+        from edgeq.targets.vllm.packed import PackedFormat
 
-    def runner(self, folder: Path, *, threads: int | None = None) -> Runner:
-        raise NotImplementedError
+        return IntegerFormat() if options.get("activations") == "int8" else PackedFormat()
