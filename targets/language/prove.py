@@ -33,7 +33,7 @@ _TEXTS, _TOKENS, _LOGITS = 2, 64, 1 << 18
 
 
 def save_reference(
-    job: BuildJob, form: Format, read: ReadTensor, folder: Path
+    job: BuildJob, form: Format | None, read: ReadTensor, folder: Path
 ) -> tuple[tuple[str, ...], str]:
     """Write token ids and the reference's logits into ``folder``; the files, and whose ids they are.
 

@@ -58,7 +58,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
         files = (MODEL_FILE, DATA_FILE, *write_configuration(store.checkpoint, decoder, folder))
     level, gate, notes = _accuracy_level(job, folder)
     with job.progress.task("Computing the reference"):
-        evidence, sampled_from = save_reference(job, tensors.values, folder)
+        evidence, sampled_from = save_reference(job, None, tensors.values, folder)
     settings = GenaiSettings(
         versions={package: version(package) for package in PACKAGES},
         sampled_from=sampled_from,
