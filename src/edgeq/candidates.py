@@ -95,6 +95,8 @@ def _addressed(text: str, value: str, targets: Sequence[str], recipe: Recipe) ->
     """The targets that an option goes to, and its name there."""
     prefix, dot, key = text.partition(".")
     if dot and prefix in targets:
+        # Said here: a target that refuses the scheme would never come to it.
+        _refuse_unknown(prefix, key, value, recipe)
         return [(prefix, key)]
     if dot and prefix in target_names():
         raise UsageError(
@@ -109,14 +111,21 @@ def _addressed(text: str, value: str, targets: Sequence[str], recipe: Recipe) ->
 
 
 def _has(target: str, key: str, value: str, recipe: Recipe) -> bool:
-    """Whether ``target`` knows the option; a value that it refuses is one of an option that it knows."""
+    try:
+        _refuse_unknown(target, key, value, recipe)
+    except UnknownOptionError:
+        return False
+    return True
+
+
+def _refuse_unknown(target: str, key: str, value: str, recipe: Recipe) -> None:
+    """A value that ``target`` refuses is one of an option that it knows."""
     try:
         get_target(target).options({key: value}, recipe)
     except UnknownOptionError:
-        return False
+        raise
     except EdgeqError:
-        return True
-    return True
+        return
 
 
 def _refuse_twice(target: str, key: str, options: Mapping[str, str]) -> None:

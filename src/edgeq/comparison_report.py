@@ -143,7 +143,7 @@ def render_html(comparison: Comparison) -> str:
     missed = [el("li", f"{name}: {verdict.sentence}") for name, verdict in _missed(comparison)]
     said = [el("li", note) for note in notes(comparison)]
     sections = (
-        el("header", el("div", el("h1", comparison.name, el("span", f" → {len(comparison.rows)} artefacts")),
+        el("header", el("div", el("h1", comparison.name, el("span", f" → {_count(comparison)}")),
                         el("p", comparison.recipe.scheme, class_="soft")), _badge(comparison)),
         el("p", comparison.winner.sentence),
         el("section", table(head, linked, numeric=range(2, len(head) - 1))),
@@ -152,6 +152,11 @@ def render_html(comparison: Comparison) -> str:
         el("footer", f"Written by edgeq {__version__}. Latencies of all were timed in turns in one process."),
     )  # fmt: skip
     return document(title, *sections)
+
+
+def _count(comparison: Comparison) -> str:
+    made = sum(row.result is not None for row in comparison.rows)
+    return f"{made} artefact" if made == 1 else f"{made} artefacts"
 
 
 def _badge(comparison: Comparison) -> Html:

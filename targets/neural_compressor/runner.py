@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Array, Arrays
 from edgeq.errors import DataError, ModelError, TargetError
 from edgeq.machine import usable_cores
 from edgeq.targets.base import Runner
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
+from edgeq.targets.inputs import check_threads, sizes_text
+from edgeq.targets.loaded import LoadedRunner
 from edgeq.targets.neural_compressor.cpu import refuse_missing
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.settings import Interface, Settings
@@ -34,8 +35,8 @@ def open_runner(folder: Path, *, threads: int | None = None) -> Runner:
     return WeightOnlyRunner(folder, threads=threads)
 
 
-class PackageRunner:
-    """One loaded package: arrays in, arrays out. Use :meth:`close` (or ``with``) to free its memory."""
+class PackageRunner(LoadedRunner):
+    """One loaded package."""
 
     def __init__(self, folder: Path, *, threads: int | None = None) -> None:
         """Load the package in ``folder``; it computes with ``threads`` (None: every usable CPU).
@@ -47,36 +48,21 @@ class PackageRunner:
         """
         check_threads(threads)
         interface = Settings.read(folder).interface
+        super().__init__(
+            _load(folder / MODEL, interface),
+            [port.spec for port in interface.inputs],
+            [port.spec for port in interface.outputs],
+        )
         self._threads = threads or usable_cores()
         self._interface = interface
-        self._inputs = [port.spec for port in interface.inputs]
-        self._outputs = [port.spec for port in interface.outputs]
-        self._package: Any = _load(folder / MODEL, interface)
 
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return list(self._inputs)
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return list(self._outputs)
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """All outputs by name.
-
-        Raises:
-            DataError: an input is missing, unknown, or has a dtype or shape that the code is not made for.
-            TargetError: the runner is closed, or the package fails.
-        """
-        if self._package is None:
-            raise closed_runner()
-        check_inputs(self._inputs, inputs)
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
         check_sizes(self._interface, inputs)
         check_rows(self._interface, inputs)
         tensors = [tensor(inputs[spec.name]) for spec in self._inputs]
         try:
             with computing_threads(self._threads):
-                results = self._package.boxed_run(tensors)
+                results = self._model.boxed_run(tensors)
         except RuntimeError as error:
             raise TargetError(
                 f"The package fails on the inputs {sizes_text(inputs)}: {first_line(error)}"
@@ -85,15 +71,6 @@ class PackageRunner:
         return {
             spec.name: np.array(result.numpy()) for spec, result in zip(self._outputs, results, strict=True)
         }
-
-    def close(self) -> None:
-        self._package = None
-
-    def __enter__(self) -> PackageRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _load(path: Path, interface: Interface) -> Any:

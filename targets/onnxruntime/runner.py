@@ -9,7 +9,8 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
+from edgeq.targets.inputs import check_threads, sizes_text
+from edgeq.targets.loaded import LoadedRunner
 from edgeq.targets.onnxruntime.session import explain, open_session, session_options
 
 _DTYPES: dict[str, str] = {
@@ -29,8 +30,8 @@ _DTYPES: dict[str, str] = {
 }
 
 
-class OnnxRuntimeRunner:
-    """One session: arrays in, arrays out. Use :meth:`close` (or ``with``) to free its memory."""
+class OnnxRuntimeRunner(LoadedRunner):
+    """One session of ONNX Runtime."""
 
     def __init__(self, path: Path, *, threads: int | None = None, in_float: bool = False) -> None:
         """Load the model at ``path`` with ``threads`` intra-op threads (None: every usable CPU).
@@ -43,44 +44,21 @@ class OnnxRuntimeRunner:
             TargetError: ONNX Runtime cannot load the model, or it has inputs that are no tensors.
         """
         check_threads(threads)
-        self._session: Any = open_session(path, session_options(threads, in_float=in_float))
-        self._inputs = [_spec(argument) for argument in self._session.get_inputs()]
-        self._outputs = [_spec(argument) for argument in self._session.get_outputs()]
+        session: Any = open_session(path, session_options(threads, in_float=in_float))
+        super().__init__(
+            session,
+            [_spec(argument) for argument in session.get_inputs()],
+            [_spec(argument) for argument in session.get_outputs()],
+        )
 
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return list(self._inputs)
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return list(self._outputs)
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """All outputs by name.
-
-        Raises:
-            DataError: an input is missing, unknown, or has the wrong dtype or shape.
-            TargetError: the session is closed, or ONNX Runtime fails.
-        """
-        if self._session is None:
-            raise closed_runner()
-        check_inputs(self._inputs, inputs)
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
         try:
-            results = self._session.run(None, dict(inputs))
+            results = self._model.run(None, dict(inputs))
         except Exception as error:  # see open_session
             raise TargetError(
                 f"ONNX Runtime fails on the inputs {sizes_text(inputs)}: {explain(error)}"
             ) from error
         return {spec.name: result for spec, result in zip(self._outputs, results, strict=True)}
-
-    def close(self) -> None:
-        self._session = None
-
-    def __enter__(self) -> OnnxRuntimeRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _spec(argument: Any) -> TensorSpec:

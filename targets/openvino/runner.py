@@ -9,14 +9,15 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import TargetError
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
+from edgeq.targets.inputs import check_threads, sizes_text
+from edgeq.targets.loaded import LoadedRunner
 from edgeq.targets.openvino.files import MODEL
 from edgeq.targets.openvino.session import compile_model, explain, properties, refuse_missing
 from edgeq.targets.openvino.settings import Settings
 
 
-class OpenVINORunner:
-    """One compiled model: arrays in, arrays out. Use :meth:`close` (or ``with``) to free its memory."""
+class OpenVINORunner(LoadedRunner):
+    """One compiled model."""
 
     def __init__(self, folder: Path, *, threads: int | None = None) -> None:
         """Compile the IR in ``folder`` with ``threads`` (None: every usable CPU).
@@ -30,45 +31,22 @@ class OpenVINORunner:
         settings = Settings.read(folder)
         refuse_missing(settings.options.precision)
         config = properties(settings.options, threads)
-        self._model: Any = compile_model(folder / MODEL, config)
-        self._request: Any = self._model.create_infer_request()
-        self._inputs = [_spec(port) for port in self._model.inputs]
-        self._outputs = [_spec(port) for port in self._model.outputs]
+        model: Any = compile_model(folder / MODEL, config)
+        # The request keeps the model.
+        super().__init__(
+            model.create_infer_request(),
+            [_spec(port) for port in model.inputs],
+            [_spec(port) for port in model.outputs],
+        )
 
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return list(self._inputs)
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return list(self._outputs)
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """All outputs by name.
-
-        Raises:
-            DataError: an input is missing, unknown, or has the wrong dtype or shape.
-            TargetError: the runner is closed, or OpenVINO fails.
-        """
-        if self._request is None:
-            raise closed_runner()
-        check_inputs(self._inputs, inputs)
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
         try:
-            results = self._request.infer(dict(inputs), share_inputs=True)
+            results = self._model.infer(dict(inputs), share_inputs=True)
         except RuntimeError as error:
             raise TargetError(
                 f"OpenVINO fails on the inputs {sizes_text(inputs)}: {explain(error)}"
             ) from error
         return {spec.name: np.array(results[index]) for index, spec in enumerate(self._outputs)}
-
-    def close(self) -> None:
-        self._request = self._model = None
-
-    def __enter__(self) -> OpenVINORunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _spec(port: Any) -> TensorSpec:

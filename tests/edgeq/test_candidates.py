@@ -67,6 +67,7 @@ def test_quantizers_go_to_the_targets_that_can_choose() -> None:
     ("targets", "options", "quantizers", "error", "message"),
     [
         (CPU, {"sideways": "1"}, (), UnknownOptionError, "None of the targets .* has an option 'sideways'"),
+        (CPU, {"openvino.foo": "1"}, (), UnknownOptionError, "'openvino' has no option 'foo'. It has: "),
         (CPU, {"coreml.mode": "1"}, (), UsageError, "is for 'coreml', which is not compiled for"),
         (CPU, {"mode": "latency", "openvino.mode": "latency"}, (), UsageError, "'mode' .* is given twice"),
         (["openvino"], {"openvino.mode": "latency", "mode": "latency"}, (), UsageError, "given twice"),

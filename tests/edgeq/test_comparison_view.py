@@ -94,6 +94,7 @@ def test_pages_say_why_a_row_is_empty(comparison: Comparison) -> None:
     assert "refused: Target &#x27;neural-compressor&#x27; takes PyTorch models, and m&lt;1&gt;.onnx" in page
     assert '<a href="m-onnxruntime/report.html">onnxruntime</a>' in page
     assert "m<1>" not in page
+    assert "→ 3 artefacts</span>" in page
     assert "m&lt;1&gt;.onnx is an ONNX model." in text
     assert "failed: Unexpected RuntimeError: a defect" in text
     assert text.startswith("## m&lt;1&gt;, int8-static\n")

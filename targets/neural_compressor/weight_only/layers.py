@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 _FORM = "INT4 weights in blocks of {block}"
+# A rule of the format, not of the model: nobody asked for it.
+_OUTSIDE = "readers of the format take INT4 only inside the model's repeated blocks: float16"
 _REASONS = {
     "Embedding": "tables of embeddings have no INT4 form in this format: float16",
     "Conv1D": "its weights have no INT4 form in this format: float16",
@@ -88,14 +90,15 @@ def _planned(layer: Layer, block: int, precision: str | None, pattern: str) -> N
             f"The override {pattern!r} asks for int4 at {layer.name!r}, which cannot have it: {why_not}.",
             fix="Leave it out.",
         )
-    return NodePlan(layer.name, layer.op_type, "fp16", why_not, asked=layer.op_type == "Linear")
+    asked = layer.op_type == "Linear" and why_not != _OUTSIDE
+    return NodePlan(layer.name, layer.op_type, "fp16", why_not, asked=asked)
 
 
 def _why_float(layer: Layer, block: int) -> str:
     if layer.op_type != "Linear":
         return _REASONS.get(layer.op_type, f"{layer.op_type} has no INT4 form in this format: float16")
     if not any(part.isdecimal() for part in layer.name.split(".")):
-        return "readers of the format take INT4 only inside the model's repeated blocks: float16"
+        return _OUTSIDE
     outputs, inputs = layer.module.weight.shape
     if inputs % block:
         return f"its {inputs} inputs are no whole blocks of {block}: float16"

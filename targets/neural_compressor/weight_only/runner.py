@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Array, Arrays
 from edgeq.errors import MissingExtraError, ModelError, TargetError
 from edgeq.machine import usable_cores
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
+from edgeq.targets.inputs import check_threads, sizes_text
+from edgeq.targets.loaded import LoadedRunner
 from edgeq.targets.neural_compressor.runner import computing_threads, first_line, tensor
 from edgeq.targets.neural_compressor.weight_only.files import G_IDX, QWEIGHT, QZEROS, SCALES, WEIGHTS
 from edgeq.targets.neural_compressor.weight_only.packing import dequantized
 from edgeq.targets.neural_compressor.weight_only.settings import WeightSettings
 
 
-class WeightOnlyRunner:
-    """The model of a folder, its INT4 weights expanded to float32 once: arrays in, arrays out."""
+class WeightOnlyRunner(LoadedRunner):
+    """The model of a folder, its INT4 weights expanded to float32 once."""
 
     def __init__(self, folder: Path, *, threads: int | None = None) -> None:
         """Load the weights in ``folder``; it computes with ``threads`` (None: every usable CPU).
@@ -30,31 +31,16 @@ class WeightOnlyRunner:
         """
         check_threads(threads)
         settings = WeightSettings.read(folder)
+        super().__init__(
+            _load(folder, settings.architecture),
+            [port.spec for port in settings.inputs],
+            [port.spec for port in settings.outputs],
+        )
         self._threads = threads or usable_cores()
-        self._inputs = [port.spec for port in settings.inputs]
-        self._outputs = [port.spec for port in settings.outputs]
-        self._model: Any = _load(folder, settings.architecture)
 
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return list(self._inputs)
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return list(self._outputs)
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """All outputs by name.
-
-        Raises:
-            DataError: an input is missing, unknown, or has the wrong dtype or shape.
-            TargetError: the runner is closed, or PyTorch fails.
-        """
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
         import torch
 
-        if self._model is None:
-            raise closed_runner()
-        check_inputs(self._inputs, inputs)
         given = {spec.name: tensor(inputs[spec.name]) for spec in self._inputs}
         try:
             with computing_threads(self._threads), torch.inference_mode():
@@ -64,15 +50,6 @@ class WeightOnlyRunner:
                 f"The model fails on the inputs {sizes_text(inputs)}: {first_line(error)}"
             ) from error
         return {spec.name: np.array(found[spec.name].numpy()) for spec in self._outputs}
-
-    def close(self) -> None:
-        self._model = None
-
-    def __enter__(self) -> WeightOnlyRunner:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _load(folder: Path, architecture: str) -> Any:

@@ -14,6 +14,7 @@ import pytest
 
 from edgeq.compiler.load.hugging_face import float_module
 from edgeq.compiler.model import Source
+from edgeq.compiler.pipeline import refuse_missed
 from edgeq.errors import ConfigError, DataError, ModelError, TargetError, UsageError
 from edgeq.targets.neural_compressor.target import NeuralCompressorTarget
 from tests.support.int4_folders import LENGTH, compiled, source, tokens
@@ -92,6 +93,8 @@ def test_every_layer_is_in_the_table_as_it_is_stored(rtn: Any) -> None:
     assert nodes["lm_head"].actual == "fp16"
     assert "repeated blocks" in nodes["lm_head"].reason
     assert nodes["model.embed_tokens"].actual == "fp16"
+    # --strict: the head is no part of the format
+    refuse_missed(rtn.manifest.nodes)
 
 
 def test_a_layer_that_is_not_stored_is_missed(rtn: Any, tmp_path: Path) -> None:
