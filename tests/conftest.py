@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 # A loaded machine is no defect of the code under test.
 settings.register_profile("edgeq", deadline=None)
 settings.load_profile("edgeq")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers take whole files unless another order is asked for: each makes a file's fixtures anew."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 @pytest.fixture(autouse=True)

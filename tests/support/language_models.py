@@ -7,7 +7,7 @@ from typing import Any
 
 
 def random_model(name: str, sizes: Mapping[str, int]) -> Any:
-    """A Hugging Face model, the same every time: ``bert`` (a classifier of 3 classes), ``llama``, ``qwen2``."""
+    """A Hugging Face model, the same every time: ``bert`` (classifies 3 classes), ``llama`` or ``qwen2``."""
     import torch
     import transformers
 

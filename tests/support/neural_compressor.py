@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,24 @@ from torch import Tensor, nn
 
 import edgeq
 from edgeq.calibration.types import Array
+from edgeq.manifest import Manifest
 from edgeq.result import CompileResult
 
 SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What was compiled, and what it says about itself."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, place: Path) -> Artefact:
+        """What :func:`build` has written into ``place``."""
+        folder = place / "net-neural-compressor"
+        return cls(folder, Manifest.read(folder))
 
 
 class Grid(nn.Module):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.result import CompileResult
-from tests.support.neural_compressor import Grid, Layers, build, grid_inputs, layers_inputs, seeded
+from tests.support.neural_compressor import Artefact, Grid, Layers, build, grid_inputs, layers_inputs, seeded
+from tests.support.shared import made_once
 
 # Without them nothing of this target can be compiled.
 MISSING = importlib.util.find_spec("neural_compressor") is None or shutil.which("g++") is None
@@ -17,18 +17,26 @@ collect_ignore_glob = ["test_*.py"] if MISSING else []
 
 
 @pytest.fixture(scope="session")
-def static(tmp_path_factory: pytest.TempPathFactory) -> CompileResult:
+def static(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     """One layer of each kind in int8-static."""
-    return build(seeded(Grid), grid_inputs(), "int8-static", tmp_path_factory.mktemp("static"))
+
+    def make(folder: Path) -> None:
+        build(seeded(Grid), grid_inputs(), "int8-static", folder)
+
+    return Artefact.read(made_once(tmp_path_factory, "static", make))
 
 
 @pytest.fixture(scope="session")
-def dynamic(tmp_path_factory: pytest.TempPathFactory) -> CompileResult:
+def dynamic(tmp_path_factory: pytest.TempPathFactory) -> Artefact:
     """Two fully connected layers in int8-dynamic."""
-    return build(seeded(Layers), layers_inputs(), "int8-dynamic", tmp_path_factory.mktemp("dynamic"))
+
+    def make(folder: Path) -> None:
+        build(seeded(Layers), layers_inputs(), "int8-dynamic", folder)
+
+    return Artefact.read(made_once(tmp_path_factory, "dynamic", make))
 
 
 @pytest.fixture
-def damaged(dynamic: CompileResult, tmp_path: Path) -> Path:
+def damaged(dynamic: Artefact, tmp_path: Path) -> Path:
     """A copy of an artefact, to be changed."""
     return Path(shutil.copytree(dynamic.folder, tmp_path / "damaged"))

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from edgeq.manifest import Manifest
-from edgeq.result import CompileResult
 from edgeq.targets.neural_compressor.files import MODEL, NODES
 from tests.support.cli import Workspace
-from tests.support.neural_compressor import layers_inputs
+from tests.support.neural_compressor import Artefact, layers_inputs
 
 FACTORY = """\
 import torch
@@ -51,12 +50,12 @@ def test_the_artefact_is_measured_and_proved(compiled: Workspace) -> None:
     assert {"size", "latency_p50", "load_time"} <= {one.metric for one in manifest.measured.measurements}
 
 
-def test_two_builds_give_the_same_bytes(compiled: Workspace, dynamic: CompileResult) -> None:
+def test_two_builds_give_the_same_bytes(compiled: Workspace, dynamic: Artefact) -> None:
     for name in (MODEL, NODES):
         assert (compiled.folder / PLACE / name).read_bytes() == (dynamic.folder / name).read_bytes(), name
 
 
-def test_the_package_holds_no_paths_and_no_sources(dynamic: CompileResult) -> None:
+def test_the_package_holds_no_paths_and_no_sources(dynamic: Artefact) -> None:
     data = (dynamic.folder / MODEL).read_bytes()
     for text in (b"edgeq-aot", b"site-packages", bytes(ROOT)):
         assert text not in data, text

@@ -28,7 +28,7 @@ from tests.support.language_models import random_model
 
 pytest.importorskip("optimum")
 
-PLAIN = Recipe(range_method="minmax", smoothing=False, bias_correction=False)
+PLAIN = Recipe(scheme="fp32", range_method="minmax", smoothing=False, bias_correction=False)
 # Rows of other numbers than the model is traced with, one of them padded.
 INPUTS = tokens(5)
 INPUTS["attention_mask"][1, 15:] = 0

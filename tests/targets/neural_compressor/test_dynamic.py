@@ -8,10 +8,9 @@ import torch
 
 from edgeq.calibration.types import Array
 from edgeq.quiet import quiet
-from edgeq.result import CompileResult
 from edgeq.targets.neural_compressor.inc import require_quietly
 from edgeq.targets.neural_compressor.runner import open_runner
-from tests.support.neural_compressor import Layers, layers_inputs, outputs, seeded
+from tests.support.neural_compressor import Artefact, Layers, layers_inputs, outputs, seeded
 
 X = layers_inputs(8, seed=5)["x"]
 
@@ -22,7 +21,7 @@ def _noise(found: Array, wanted: Array) -> float:
 
 
 def test_the_documented_flow_is_wrong_and_the_artefact_is_right(
-    dynamic: CompileResult, monkeypatch: pytest.MonkeyPatch
+    dynamic: Artefact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_quietly()
     from neural_compressor.torch.algorithms.pt2e_quant.core import W8A8PT2EQuantizer

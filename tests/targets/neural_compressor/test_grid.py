@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgeq.result import CompileResult
 from edgeq.targets.base import NodeResult
 from edgeq.targets.neural_compressor.placement import Placement
+from tests.support.neural_compressor import Artefact
 
 # Layer → precision that it really runs in.
 LAYERS = {
@@ -31,12 +31,12 @@ LAYERS = {
 }
 
 
-def _nodes(result: CompileResult) -> dict[str, NodeResult]:
+def _nodes(result: Artefact) -> dict[str, NodeResult]:
     return {node.name: node for node in result.manifest.nodes}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_every_layer_runs_as_expected(static: CompileResult, layer: str) -> None:
+def test_every_layer_runs_as_expected(static: Artefact, layer: str) -> None:
     node = _nodes(static)[layer]
     assert node.actual == LAYERS[layer], node
     assert not node.missed
@@ -47,11 +47,11 @@ def test_every_layer_runs_as_expected(static: CompileResult, layer: str) -> None
         assert node.reason
 
 
-def test_nothing_that_was_planned_runs_in_float(static: CompileResult) -> None:
+def test_nothing_that_was_planned_runs_in_float(static: Artefact) -> None:
     assert static.manifest.missed == []
 
 
-def test_activations_and_additions_are_within_kernels(static: CompileResult) -> None:
+def test_activations_and_additions_are_within_kernels(static: Artefact) -> None:
     within = {
         n.op_type for n in static.manifest.nodes if n.kernel.startswith("qconv") and n.name not in LAYERS
     }
@@ -60,7 +60,7 @@ def test_activations_and_additions_are_within_kernels(static: CompileResult) -> 
     assert (pool.actual, pool.kernel) == ("int8", "qmaxpool2d")
 
 
-def test_products_of_activations_are_float_and_say_why(static: CompileResult) -> None:
+def test_products_of_activations_are_float_and_say_why(static: Artefact) -> None:
     products = [node for node in static.manifest.nodes if node.op_type == "matmul"]
     assert len(products) == 2
     for node in products:
@@ -69,7 +69,7 @@ def test_products_of_activations_are_float_and_say_why(static: CompileResult) ->
         assert "mm" in node.kernel
 
 
-def test_onednn_executed_the_kernels_of_the_table(static: CompileResult) -> None:
+def test_onednn_executed_the_kernels_of_the_table(static: Artefact) -> None:
     layers = sum(actual == "int8" for actual in LAYERS.values())
     assert Placement.read(static.folder).layers == layers
     (check,) = [check for check in static.manifest.checks if check.name == "int8 kernels"]
@@ -77,7 +77,7 @@ def test_onednn_executed_the_kernels_of_the_table(static: CompileResult) -> None
     assert check.found.startswith(f"{layers} executed by oneDNN")
 
 
-def test_dynamic_layers_run_in_int8(dynamic: CompileResult) -> None:
+def test_dynamic_layers_run_in_int8(dynamic: Artefact) -> None:
     nodes = _nodes(dynamic)
     assert [nodes[name].actual for name in ("first", "second")] == ["int8", "int8"]
     assert dynamic.manifest.missed == []

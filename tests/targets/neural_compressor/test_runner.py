@@ -13,10 +13,9 @@ import torch
 
 from edgeq.calibration.types import Array
 from edgeq.errors import DataError, ModelError, TargetError, UsageError
-from edgeq.result import CompileResult
 from edgeq.targets.neural_compressor.files import MODEL, SETTINGS
 from edgeq.targets.neural_compressor.runner import PackageRunner, open_runner
-from tests.support.neural_compressor import Grid, grid_inputs, layers_inputs, outputs, seeded
+from tests.support.neural_compressor import Artefact, Grid, grid_inputs, layers_inputs, outputs, seeded
 
 X = layers_inputs(3)["x"]
 
@@ -33,15 +32,13 @@ X = layers_inputs(3)["x"]
     ],
     ids=["missing", "unknown", "dtype", "shape", "rank", "empty"],
 )
-def test_inputs_that_do_not_fit_are_refused(
-    dynamic: CompileResult, inputs: dict[str, Array], told: str
-) -> None:
+def test_inputs_that_do_not_fit_are_refused(dynamic: Artefact, inputs: dict[str, Array], told: str) -> None:
     with PackageRunner(dynamic.folder, threads=1) as runner, pytest.raises(DataError) as caught:
         runner.run(inputs)
     assert caught.value.what.replace("s0", "batch") == told
 
 
-def test_inputs_must_agree_about_their_batch(static: CompileResult) -> None:
+def test_inputs_must_agree_about_their_batch(static: Artefact) -> None:
     inputs = grid_inputs(3) | {"gray": grid_inputs(2)["gray"]}
     with (
         PackageRunner(static.folder, threads=1) as runner,
@@ -52,7 +49,7 @@ def test_inputs_must_agree_about_their_batch(static: CompileResult) -> None:
 
 @pytest.mark.parametrize("token", [-1, 1200], ids=["negative", "beyond the table"])
 def test_tokens_beyond_the_table_are_refused_where_the_code_would_end_the_process(
-    static: CompileResult, token: int
+    static: Artefact, token: int
 ) -> None:
     inputs = grid_inputs(3)
     inputs["tokens"][1, 2] = token
@@ -69,7 +66,7 @@ def test_tokens_beyond_the_table_are_refused_where_the_code_would_end_the_proces
     [np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2], lambda x: x[::-1][::-1], np.copy],
     ids=["columns first", "with gaps", "reversed twice", "plain"],
 )
-def test_the_form_in_memory_does_not_matter(dynamic: CompileResult, form: Callable[[Array], Array]) -> None:
+def test_the_form_in_memory_does_not_matter(dynamic: Artefact, form: Callable[[Array], Array]) -> None:
     given = form(X)
     given.flags.writeable = False
     with PackageRunner(dynamic.folder, threads=1) as runner:
@@ -78,7 +75,7 @@ def test_the_form_in_memory_does_not_matter(dynamic: CompileResult, form: Callab
     assert np.array_equal(found, plain)
 
 
-def test_samples_do_not_depend_on_their_batch(static: CompileResult) -> None:
+def test_samples_do_not_depend_on_their_batch(static: Artefact) -> None:
     inputs = grid_inputs(5, seed=3)
     with open_runner(static.folder, threads=2) as runner:
         together = runner.run(inputs)
@@ -87,7 +84,7 @@ def test_samples_do_not_depend_on_their_batch(static: CompileResult) -> None:
         assert np.allclose(np.concatenate([each[name] for each in alone]), found, atol=1e-5), name
 
 
-def test_numbers_are_close_to_the_float_model(static: CompileResult) -> None:
+def test_numbers_are_close_to_the_float_model(static: Artefact) -> None:
     inputs = grid_inputs(8, seed=4)
     with open_runner(static.folder, threads=1) as runner:
         found = list(runner.run(inputs).values())
@@ -96,7 +93,7 @@ def test_numbers_are_close_to_the_float_model(static: CompileResult) -> None:
         assert noise < 0.01
 
 
-def test_threads_of_the_process_are_left_alone(dynamic: CompileResult) -> None:
+def test_threads_of_the_process_are_left_alone(dynamic: Artefact) -> None:
     before = torch.get_num_threads()
     with PackageRunner(dynamic.folder, threads=before + 1) as runner:
         runner.run({"x": X})

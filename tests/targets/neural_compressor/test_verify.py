@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.result import CompileResult
 from edgeq.targets.neural_compressor.files import NODES
 from edgeq.targets.neural_compressor.target import NeuralCompressorTarget
+from tests.support.neural_compressor import Artefact
 
 
-def test_only_products_and_what_passes_int8_on_can_be_missed(dynamic: CompileResult, tmp_path: Path) -> None:
+def test_only_products_and_what_passes_int8_on_can_be_missed(dynamic: Artefact, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(dynamic.folder, tmp_path / "copy"))
     stored = json.loads((folder / NODES).read_text(encoding="utf-8"))
     float_node = {"actual": "fp32", "kernel": "aten.add"}
