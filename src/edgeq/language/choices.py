@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from edgeq.candidates import Candidate
 from edgeq.compiler.recipe import Recipe, Scheme, WeightMethod
+from edgeq.compiler.weights.rules import CALIBRATED
 from edgeq.compiler.weights.spec import PER_CHANNEL
 from edgeq.errors import UsageError
 from edgeq.language.engines import FORMATS
@@ -19,8 +20,6 @@ from edgeq.targets.registry import get_target
 
 Method = Literal["rtn", "gptq", "awq", "nf4"]
 METHODS: tuple[Method, ...] = ("rtn", "gptq", "awq", "nf4")
-# These look at what the layers are fed; the others give the same weights whatever the text.
-CALIBRATED: frozenset[str] = frozenset({"gptq", "awq"})
 SCHEMES: Mapping[int, Scheme] = {8: "int8-weight", 4: "int4-weight", 3: "int3-weight", 2: "int2-weight"}
 DEFAULT_BITS = 4
 # Types of GGUF files that llama.cpp makes by itself, from the scheme that they belong to.

@@ -19,9 +19,10 @@ from edgeq.comparison import Row
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.model import Model
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.rules import CALIBRATED
 from edgeq.errors import DataError, TargetError, UsageError
 from edgeq.language.advice import calibration_sentences, what_to_try
-from edgeq.language.choices import CALIBRATED, METHODS, Axes, choose, text_names
+from edgeq.language.choices import METHODS, Axes, choose, text_names
 from edgeq.language.comparison import LanguageComparison
 from edgeq.language.engines import HARDWARE
 from edgeq.language.measures import (
@@ -38,7 +39,7 @@ from edgeq.language.recommendation import Place, Recommendation, recommend
 from edgeq.language.reuse import finished, measured_again
 from edgeq.language.run_memory import RunMemory
 from edgeq.progress import Progress, SilentProgress
-from edgeq.proof import Proof, baseline_of, result, write
+from edgeq.proof import baseline_of, result, write
 from edgeq.rows import Proofs, Work, accepted, build_artefact, left, note, ordered
 
 # What is asked of every row when nobody says: most readers do not notice so much.
@@ -172,7 +173,7 @@ def _defaults(
 
 
 def _vain(candidate: Candidate, why: str) -> Row:
-    error = TargetError(f"{why[0].upper()}{why[1:]}.", fix="Leave it out, or name another format.")
+    error = TargetError(f"{why}.", fix="Leave it out, or name another format.")
     return Row(candidate, error=error, refused=True)
 
 
@@ -198,32 +199,43 @@ def _run(
         work.manifest = None if force else finished(work.order, materials[work.row.candidate.calibration])
         if work.manifest is None:
             check_output(work.order.place, force=force)
+    works.sort(key=_shared)
     for position, work in enumerate(works, 1):
-        with progress.task(f"{work.row.candidate.name}, {position} of {len(works)}"), work.failing():
-            _row(work, materials[work.row.candidate.calibration], force, progress)
-    for material in materials.values():
-        material.discard()
+        material = materials[work.row.candidate.calibration]
+        with progress.task(f"{work.row.candidate.name}, {position} of {len(works)}"):
+            with work.failing():
+                _there(work, material, force, progress)
+            if position == len(works) or _shared(works[position]) != _shared(work):
+                material.discard()
+            if work.row.error is None:
+                with work.failing():
+                    _measure(work, material.original, progress)
 
 
-def _row(work: Work, material: Material, force: bool, progress: Progress) -> None:
+def _shared(work: Work) -> str:
+    """Rows with the same may share a quantization, and are made one after the other."""
+    return f"{work.order.recipe.model_dump_json()} {work.row.candidate.calibration}"
+
+
+def _there(work: Work, material: Material, force: bool, progress: Progress) -> None:
+    """Build the artefact, unless it is there."""
+    if work.manifest is None:
+        build_artefact(work, material.prepared, force, progress)
+        return
+    work.compiling = None if work.manifest.measured is None else work.manifest.measured.compiling
+    work.row.result = result(work.order.place, work.manifest, work.compiling)
+
+
+def _measure(work: Work, original: Model, progress: Progress) -> None:
+    """One artefact at a time beside the original: of large models two fit the memory, not twenty."""
     proof = work.proof
     assert proof is not None
     proof = replace(proof, options=options_for(work.order.target.name, proof.possible(work.order.target)[0]))
-    if work.manifest is None:
-        build_artefact(work, material.prepared, force, progress)
-    else:
-        known = measured_again(work.manifest, proof)
-        if known is not None:
-            write(known, work.order.place)
-            work.row.result = result(work.order.place, known)
-            return
-        cost = None if work.manifest.measured is None else work.manifest.measured.compiling
-        work.compiling, work.row.result = cost, result(work.order.place, work.manifest, cost)
-    _measure(work, proof, material.original, progress)
-
-
-def _measure(work: Work, proof: Proof, original: Model, progress: Progress) -> None:
-    """One artefact at a time beside the original: of large models two fit the memory, not twenty."""
+    known = measured_again(work.built, proof)
+    if known is not None:
+        write(known, work.order.place)
+        work.row.result = result(work.order.place, known)
+        return
     with baseline_of(original, proof.threads) as baseline:
         found = measure_together(
             [proof.subject(work.built, work.order.place)],
