@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.calibration.affine import ScaleDtype
 from edgeq.compiler.weights.clipping import clip_grids
@@ -37,10 +38,12 @@ def awq_scales(
     negative_scales: bool,
     scale_dtype: ScaleDtype = "float16",
     lowest_zero_point: int = 0,
+    shared: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
     """Scales float32 [K] of the inputs that layers with ``weights`` [N_i, K] share; ones where none help.
 
-    Weights are to be multiplied by them, the inputs divided; ``statistics`` must have a Hessian.
+    Weights are to be multiplied by them, the inputs divided; ``statistics`` must have a Hessian. ``shared``
+    [K]: inputs with the same number get the same scale.
     """
     rules = GridRules(negative_scales, scale_dtype, lowest_zero_point)
     rows = [np.ascontiguousarray(weight[_evenly(len(weight))]) for weight in weights]
@@ -55,14 +58,14 @@ def awq_scales(
 
     plain = loss(ones)
     best, best_loss, exponent, duo = ones, plain * (1 - _WORTH), 0.0, False
-    for tried, both, scales in _candidates(statistics, rows, _EXPONENTS, (False, True)):
+    for tried, both, scales in _candidates(statistics, rows, _EXPONENTS, (False, True), shared):
         found = loss(scales)
         if found < best_loss:
             best, best_loss, exponent, duo = scales, found, tried, both
     if best is ones:
         return ones
     around = (exponent - _REFINEMENT, exponent + _REFINEMENT)
-    for _, _, scales in _candidates(statistics, rows, around, (duo,)):
+    for _, _, scales in _candidates(statistics, rows, around, (duo,), shared):
         found = loss(scales)
         if found < best_loss:
             best, best_loss = scales, found
@@ -110,7 +113,11 @@ def scaled_statistics(statistics: InputStatistics, scales: Floats) -> InputStati
 
 
 def _candidates(
-    statistics: InputStatistics, rows: Sequence[Floats], exponents: Sequence[float], both: Sequence[bool]
+    statistics: InputStatistics,
+    rows: Sequence[Floats],
+    exponents: Sequence[float],
+    both: Sequence[bool],
+    shared: npt.NDArray[np.int64] | None,
 ) -> Iterator[tuple[float, bool, Floats]]:
     """Exponent, whether the weights' sizes count too, and the scales, geometrically around 1."""
     inputs = _relative(statistics.absolute)
@@ -118,9 +125,17 @@ def _candidates(
     for duo in both:
         for exponent in exponents:
             scales = inputs**exponent / (weights ** max(1 - exponent, 0) if duo else 1)
+            if shared is not None:
+                scales = _averaged(scales, shared)
             # As AWQ centres them: the largest and the smallest are equally far from 1.
             scales = scales / np.sqrt(scales.max() * scales.min())
             yield exponent, duo, scales.astype(np.float32)
+
+
+def _averaged(scales: Floats, shared: npt.NDArray[np.int64]) -> Floats:
+    """The geometric mean of those that must be the same."""
+    logarithms = np.bincount(shared, np.log(scales)) / np.maximum(np.bincount(shared), 1)
+    return np.asarray(np.exp(logarithms[shared]), np.float64)
 
 
 def _relative(sizes: Floats) -> Floats:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.compiler.weights.collecting import Readers, collect, shared_inputs, stages
 from edgeq.compiler.weights.decoder import Decoder, LayerCall
+from edgeq.compiler.weights.folding import Fold, apply_fold, changed_tensors, differs, find_folds
 from edgeq.compiler.weights.hidden import HiddenStates
-from edgeq.compiler.weights.methods import Settings, quantize_calibrated
+from edgeq.compiler.weights.methods import Settings, quantize_calibrated, search_scales
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
@@ -43,6 +44,13 @@ class LayerJob:
         prefix = f"{self.unit}."
         return {n.removeprefix(prefix): s for n, s in self.specs.items() if n.startswith(prefix)}
 
+    def all_linears(self) -> list[str]:
+        """All layers in it that multiply by a matrix, by their name inside it."""
+        import torch
+
+        modules = self.module.named_modules()
+        return [name for name, module in modules if isinstance(module, torch.nn.Linear)]
+
     def passes(self) -> Iterator[Callable[[], Any]]:
         """The layer on one batch after the other."""
         import torch
@@ -64,19 +72,68 @@ class LayerResult:
     weights: dict[str, QuantizedWeight] = field(default_factory=dict)
     rewritten: dict[str, Floats] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=lambda: {"layers": {}})
+    unscaled: dict[str, str] = field(default_factory=dict)
 
 
 def quantize_layer(job: LayerJob) -> LayerResult:
     """Quantize the layer's weights one input after the other; the module has the rounded values then."""
-    linears = job.linears()
-    sizes = {name: job.module.get_submodule(name).in_features for name in linears}
-    groups = shared_inputs(job.module, list(linears), next(job.passes()))
     result = LayerResult()
-    for stage in stages(groups, sizes, HESSIAN_BYTES):
-        found = collect(job.module, stage, sizes, job.passes, hessian=True)
-        for readers in stage:
+    if not job.linears():
+        return result
+    if job.settings.method == "awq":
+        _scale(job, result)
+    groups = shared_inputs(job.module, list(job.linears()), next(job.passes()))
+    for found in _statistics(job, groups):
+        for readers in list(found):
             _quantize_readers(job, readers, found.pop(readers), result)
     return result
+
+
+def _statistics(job: LayerJob, groups: Sequence[Readers]) -> Iterator[dict[Readers, InputStatistics]]:
+    """What groups read, stage by stage, of the layer as it is then."""
+    sizes = {name: job.module.get_submodule(name).in_features for group in groups for name in group}
+    for stage in stages(groups, sizes, HESSIAN_BYTES):
+        yield collect(job.module, stage, sizes, job.passes, hessian=True)
+
+
+def _scale(job: LayerJob, result: LayerResult) -> None:
+    """Fold AWQ's scales into the layer, and keep what it changes besides quantized weights."""
+    everything = shared_inputs(job.module, job.all_linears(), next(job.passes()))
+    quantized = job.linears()
+    folds = {f.readers: f for f in find_folds(job.module, everything, next(job.passes()))}
+    folds = {readers: fold for readers, fold in folds.items() if not quantized.keys().isdisjoint(readers)}
+    for found in _statistics(job, list(folds)):
+        for readers in list(found):
+            _fold(job, folds[readers], found.pop(readers), result)
+    for name in result.record.get("scaled", {}):
+        fold = next(fold for fold in folds.values() if fold.readers[0] == name)
+        for key, value in changed_tensors(job.module, fold, quantized):
+            result.rewritten[f"{job.unit}.{key}"] = value.copy()
+
+
+def _fold(job: LayerJob, fold: Fold, statistics: InputStatistics, result: LayerResult) -> None:
+    """Scale the inputs of ``fold``'s readers where that pays, and where the layer stays the same."""
+    quantized = job.linears()
+    readers = [name for name in fold.readers if name in quantized]
+    if not statistics.tokens:
+        return
+    scales = search_scales(
+        [job.module.get_submodule(name).weight.numpy() for name in readers],
+        statistics,
+        [quantized[name] for name in readers],
+        job.settings,
+        fold.shared,
+    )
+    if (scales == 1).all():
+        return
+    before = next(job.passes())().numpy()
+    apply_fold(job.module, fold, scales)
+    if differs(before, next(job.passes())().numpy()):
+        apply_fold(job.module, fold, 1 / scales)
+        for name in readers:
+            result.unscaled[f"{job.unit}.{name}"] = "not scaled: the layer would compute something else"
+        return
+    result.record.setdefault("scaled", {})[fold.readers[0]] = fold.source
 
 
 def _quantize_readers(
@@ -89,4 +146,5 @@ def _quantize_readers(
         done = quantize_calibrated(module.weight.numpy(), job.specs[full], statistics, job.settings)
         module.weight.copy_(torch.from_numpy(done.weight.dequantize()))
         result.weights[full] = done.weight
-        result.record["layers"][full] = done.record
+        why = result.unscaled.get(full)
+        result.record["layers"][full] = {**done.record, **({"fallback": why} if why else {})}

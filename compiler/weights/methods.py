@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.recipe import Recipe, WeightMethod
-from edgeq.compiler.weights.awq import quantize_awq
+from edgeq.compiler.weights.awq import awq_scales, quantize_awq
 from edgeq.compiler.weights.gptq import quantize_gptq
 from edgeq.compiler.weights.nf4 import quantize_nf4
 from edgeq.compiler.weights.output_error import relative_error
@@ -61,6 +62,26 @@ def quantize_calibrated(
         why = "rounded to nearest: the calibration data never reaches it"
         return _nearest(weight, spec, statistics, settings, why)
     return _CALIBRATED[settings.method](weight, spec, statistics, settings)
+
+
+def search_scales(
+    weights: Sequence[Floats],
+    statistics: InputStatistics,
+    specs: Sequence[WeightSpec],
+    settings: Settings,
+    shared: npt.NDArray[np.int64] | None,
+) -> Floats:
+    """AWQ's scales float32 [K] of the inputs that ``weights`` share (see :func:`awq_scales`)."""
+    rules = settings.rules
+    return awq_scales(
+        weights,
+        statistics,
+        specs,
+        negative_scales=rules.negative_scales,
+        scale_dtype=rules.scale_dtype,
+        lowest_zero_point=rules.lowest_zero_point,
+        shared=shared,
+    )
 
 
 def _gptq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings) -> MethodResult:
