@@ -26,6 +26,8 @@ from edgeq.targets.language.settings import LanguageSettings, StoredLayer
 from edgeq.targets.language.shards import LazyTensor, write_shards
 from edgeq.targets.language.values import values_sha256
 
+_HEAD = "lm_head"
+
 
 def build_folder(
     job: BuildJob, folder: Path, form: Format, target: str, options: Mapping[str, str]
@@ -39,7 +41,7 @@ def build_folder(
     store = job.weights
     assert store is not None
     floats = stored_floats(store.checkpoint)
-    layers = quantized_layers(store, job.plan)
+    layers = quantized_layers(store, job.plan, floats.name)
     quantization = form.quantization(layers)
     with job.progress.task("Writing the weights"):
         files = write_shards(_tensors(store, form, floats), folder)
@@ -71,12 +73,14 @@ def build_folder(
     )
 
 
-def quantized_layers(store: WeightStore, plan: Plan) -> QuantizedLayers:
+def quantized_layers(store: WeightStore, plan: Plan, dtype: str) -> QuantizedLayers:
     """The quantized matrices of the store, and the linear layers of the plan that stay float."""
     specs = {name: store.quantized(name).spec for name in store.layers}
     linear = [node.name for node in plan.nodes.values() if node.op_type != "Embedding"]
+    # An output layer that shares the table of embeddings is a layer to the readers all the same.
+    linear += [] if _HEAD in linear else [_HEAD]
     shapes = {name: store.quantized(name).codes.shape for name in specs}
-    return QuantizedLayers(specs, shapes, tuple(name for name in linear if name not in specs))
+    return QuantizedLayers(specs, shapes, tuple(name for name in linear if name not in specs), dtype)
 
 
 def final_values(store: WeightStore, form: Format, floats: np.dtype[Any], name: str) -> Floats:
@@ -97,12 +101,12 @@ def _tensors(store: WeightStore, form: Format, floats: np.dtype[Any]) -> Iterato
             continue
         outputs, inputs = tensor.shape
         for key, part in form.parts(spec, Shape(outputs, inputs, floats)).items():
-            make = partial(_made, part.make, store, form, layer)
+            make = partial(_made, part.make, store, layer)
             yield LazyTensor(f"{layer}.{key}", part.dtype, part.shape, make)
 
 
-def _made(make: Callable[[Any], Array], store: WeightStore, form: Format, layer: str) -> Array:
-    return make(form.final(store.quantized(layer)))
+def _made(make: Callable[[Any], Array], store: WeightStore, layer: str) -> Array:
+    return make(store.quantized(layer))
 
 
 def _kept(store: WeightStore, floats: np.dtype[Any], name: str) -> Array:

@@ -35,11 +35,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class QuantizedLayers:
-    """The quantized layers of a model with their [outputs, inputs], and the linear ones that stay float."""
+    """The quantized layers of a model with their [outputs, inputs], and the linear ones that stay float.
+
+    ``dtype``: of floats, ``float16`` or ``bfloat16``.
+    """
 
     specs: Mapping[str, WeightSpec]
     shapes: Mapping[str, tuple[int, int]]
     floats: tuple[str, ...]
+    dtype: str
 
 
 class Format(Protocol):
@@ -53,7 +57,7 @@ class Format(Protocol):
         ...
 
     def final(self, weight: QuantizedWeight) -> QuantizedWeight:
-        """The weights as the format holds them, where it rounds scales once more."""
+        """The weights as readers of the file have them, where the format rounds scales once more."""
         ...
 
     def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
