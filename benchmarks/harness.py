@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from edgeq.benchmarks.accuracy import measure_accuracy
 from edgeq.benchmarks.budgets import Budget
@@ -23,6 +24,7 @@ from edgeq.benchmarks.parts import names_of, why_missing
 from edgeq.benchmarks.remembered import Remembered
 from edgeq.benchmarks.size import measure_size
 from edgeq.benchmarks.subject import Subject
+from edgeq.benchmarks.tasks.names import is_task_metric
 from edgeq.calibration.types import DataSource
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.progress import Progress, SilentProgress
@@ -146,7 +148,7 @@ class _Wanted:
     @property
     def qualities(self) -> list[str]:
         """What is measured on evaluation data."""
-        return [name for name in self.named if name not in RESOURCES]
+        return [name for name in self.named if name not in RESOURCES and not is_task_metric(name)]
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,7 @@ class _Run:
         ours = self.open(stack)
         if job.asks("accuracy"):
             _add_accuracy(job, ours, theirs, wanted, self.result)
+            _add_tasks(job, ours, theirs, self.result)
 
     def asks(self, *parts: Part) -> bool:
         """Whether one of the parts is still to be measured."""
@@ -223,6 +226,19 @@ def _add_accuracy(
     result.add(*found.values())
     result.failures.update(found.failures)
     result.notes.extend(found.notes)
+
+
+def _add_tasks(job: _Job, ours: Runner, theirs: Runner | None, result: Measurements) -> None:
+    """Tasks of lm-eval, with the tokenizer of the original where it is known: not every format has one."""
+    if not job.options.tasks:
+        return
+    from edgeq.benchmarks.tasks.files import read_task
+    from edgeq.benchmarks.tasks.measure import measure_tasks
+
+    tasks = [read_task(Path(path)) for path in job.options.tasks]
+    folder = (job.baseline or job.artefact).path
+    options = job.options
+    result.add(*measure_tasks(ours, theirs, tasks, folder, seed=options.seed, progress=job.progress))
 
 
 def _defaults(source: DataSource, ours: Runner, theirs: Runner | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metrics import METRIC_NAMES, get_metric
+from edgeq.benchmarks.tasks.names import direction_of, is_task_metric, own_name, unit_of
 from edgeq.benchmarks.units import Unit
 from edgeq.errors import ConfigError
 
@@ -125,7 +126,7 @@ def is_custom(name: str) -> bool:
 
 
 def metric_info(name: str) -> MetricInfo | None:
-    """What is known of a metric; None for a user's own one (``module:callable``).
+    """What is known of a metric; None for a user's own one (``module:callable``) or one of a user's task.
 
     Raises:
         ConfigError: there is no such metric.
@@ -135,7 +136,20 @@ def metric_info(name: str) -> MetricInfo | None:
         return known[name]
     if is_custom(name):
         return None
+    if is_task_metric(name):
+        return _of_task(name)
     raise ConfigError(f"Unknown metric {name!r} in a budget.", fix=_did_you_mean(name, list(known)))
+
+
+def _of_task(name: str) -> MetricInfo | None:
+    """What is known of a metric of a task; None for one that only the task knows."""
+    metric = own_name(name)
+    if metric is None:
+        raise ConfigError(f"{name!r} is no metric of a task.", fix="Write lm_eval/TASK/METRIC.")
+    better = direction_of(metric)
+    if better is None:
+        return None
+    return MetricInfo(name, cast(Unit, unit_of(metric)), better, f"{metric} of a task of lm-eval")
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

@@ -30,6 +30,7 @@ class BenchOptions:
         latency_samples: different samples that the timed inferences go through.
         prompt_tokens: of the text that a language model reads before it writes, at most a window.
         new_tokens: that it writes then.
+        tasks: files of tasks for lm-eval, which belong to the part ``accuracy``.
         processes: fresh processes per model for load time and memory.
         process_runs: inferences in each of them.
         process_timeout: seconds after which a fresh process is given up.
@@ -48,6 +49,7 @@ class BenchOptions:
     latency_samples: int = 8
     prompt_tokens: int = 128
     new_tokens: int = 32
+    tasks: tuple[str, ...] = ()
     processes: int = 3
     process_runs: int = 3
     process_timeout: float = 600.0
@@ -73,7 +75,7 @@ class BenchOptions:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only."""
-        return {**asdict(self), "parts": list(self.parts)}
+        return {**asdict(self), "parts": list(self.parts), "tasks": list(self.tasks)}
 
     @classmethod
     def quick(cls) -> BenchOptions:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from edgeq.benchmarks.metric_info import DEVICE, GENERATION, RESOURCES
 from edgeq.benchmarks.options import Part
+from edgeq.benchmarks.tasks.names import is_task_metric
 
 _PARTS: dict[str, Part] = {
     "size": "size",
@@ -34,6 +35,8 @@ def names_of(*parts: Part) -> list[str]:
 def why_missing(metric: str, target: str, asked: Collection[str]) -> str:
     """Why a metric that was named has no value, where measuring has not said more."""
     part = part_of(metric)
+    if is_task_metric(metric) and part in asked:
+        return "no task that was run has such a result"
     if part not in asked:
         return f"measuring {part} was switched off"
     if part == "placement":

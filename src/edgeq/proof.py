@@ -17,6 +17,7 @@ from edgeq.benchmarks.metrics import get_metric
 from edgeq.benchmarks.options import PARTS, BenchOptions
 from edgeq.benchmarks.parts import part_of
 from edgeq.benchmarks.subject import Subject
+from edgeq.benchmarks.tasks.names import is_task_metric, task_of
 from edgeq.benchmarks.verdicts import judge
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.load import load, open_checkpoint
@@ -54,6 +55,7 @@ class Proof:
             TargetError: a metric that the target cannot be asked for on this machine.
         """
         possible = target.measurable()
+        self._check_tasks()
         named = [*(self.metrics or ()), *(b.metric for b in self.budgets)]
         for name in dict.fromkeys(named):
             if part_of(name) not in possible.parts:
@@ -61,7 +63,7 @@ class Proof:
                     f"{name} of target {target.name!r} cannot be measured here: {_why(possible)}.",
                     fix="Measure it there, or leave the budget or metric out.",
                 )
-            if name in RESOURCES:
+            if name in RESOURCES or is_task_metric(name):
                 continue
             if self.evaluation is None:
                 raise UsageError(
@@ -69,6 +71,20 @@ class Proof:
                     fix="Give it with --evaluation (evaluation= in Python).",
                 )
             get_metric(name).check(self.evaluation, outputs)
+
+    def _check_tasks(self) -> None:
+        """Refuse tasks that cannot be read, and metrics of tasks that are not given."""
+        from edgeq.benchmarks.tasks.files import read_task
+
+        if self.options.tasks and "accuracy" not in self.options.parts:
+            raise UsageError("Tasks of lm-eval are part of measuring accuracy.", fix="Measure accuracy too.")
+        tasks = [read_task(Path(path)).name for path in self.options.tasks]
+        for name in [*(self.metrics or ()), *(budget.metric for budget in self.budgets)]:
+            if is_task_metric(name) and task_of(name) not in tasks:
+                raise UsageError(
+                    f"Metric {name!r} is of a task that is not given.",
+                    fix="Give its file with --lm-eval-tasks (BenchOptions.tasks in Python).",
+                )
 
     def measured(
         self,

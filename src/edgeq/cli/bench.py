@@ -16,6 +16,7 @@ from edgeq.cli.options import (
     MetricOption,
     PreprocessOption,
     QuickFlag,
+    TasksOption,
     ThreadsOption,
     TokenizerOption,
     bench_options_from,
@@ -47,6 +48,7 @@ def bench(
     threads: ThreadsOption = None,
     quick: QuickFlag = False,
     measure: MeasureOption = None,
+    lm_eval_tasks: TasksOption = None,
     json: JsonFlag = False,
     quiet: QuietFlag = False,
     debug: DebugFlag = False,
@@ -69,7 +71,7 @@ def bench(
                 budgets=budget or (),
                 metrics=metric or (),
                 threads=threads,
-                options=bench_options_from(quick, measure),
+                options=bench_options_from(quick, measure, lm_eval_tasks),
                 progress=progress,
             )
         show_result(terminal, result)

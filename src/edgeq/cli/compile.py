@@ -26,6 +26,7 @@ from edgeq.cli.options import (
     QuickFlag,
     SmOption,
     TargetOption,
+    TasksOption,
     ThreadsOption,
     TokenizerOption,
     bench_options_from,
@@ -248,6 +249,7 @@ def compile_command(
     ] = False,
     quick: QuickFlag = False,
     measure: MeasureOption = None,
+    lm_eval_tasks: TasksOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -298,9 +300,11 @@ def compile_command(
         recipe = _recipe(scheme, given, exclude or [], override or [])
         preprocessing = preprocessing_from(preprocess)
         data_options = data_options_from(data_option, tokenizer, max_length)
-        options = None if no_bench else bench_options_from(quick, measure)
-        if no_bench and (quick or measure):
-            raise UsageError("--no-bench measures nothing.", fix="Leave out --quick and --measure.")
+        options = None if no_bench else bench_options_from(quick, measure, lm_eval_tasks)
+        if no_bench and (quick or measure or lm_eval_tasks):
+            raise UsageError(
+                "--no-bench measures nothing.", fix="Leave out --quick, --measure and --lm-eval-tasks."
+            )
 
         given_options = target_options_from(target_option, dimension, image_input, class_labels, sm)
         common: dict[str, Any] = {

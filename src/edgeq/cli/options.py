@@ -109,6 +109,17 @@ MeasureOption = Annotated[
     ),
 ]
 
+TasksOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--lm-eval-tasks",
+        metavar="FILE",
+        rich_help_panel=MEASUREMENT,
+        help="A task of lm-eval to measure a language model on, YAML with its data in local files, "
+        "repeatable. Its results are metrics: lm_eval/TASK/acc. Needs the extra eval.",
+    ),
+]
+
 TARGET = "Target"
 TargetOption = Annotated[
     list[str] | None,
@@ -221,7 +232,7 @@ def _add(options: dict[str, str], key: str, value: str) -> None:
     options[key] = value
 
 
-def bench_options_from(quick: bool, parts: list[str] | None) -> BenchOptions:
+def bench_options_from(quick: bool, parts: list[str] | None, tasks: list[Path] | None = None) -> BenchOptions:
     """How thorough to measure, and what.
 
     Raises:
@@ -232,6 +243,7 @@ def bench_options_from(quick: bool, parts: list[str] | None) -> BenchOptions:
     from edgeq.benchmarks.options import BenchOptions
 
     options = BenchOptions.quick() if quick else BenchOptions()
+    options = replace(options, tasks=tuple(str(path) for path in tasks or ()))
     return replace(options, parts=tuple(parts)) if parts else options  # type: ignore[arg-type]  # checked there
 
 
