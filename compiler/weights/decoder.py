@@ -114,11 +114,12 @@ class Decoder:
     def loaded(self, name: str, read: ReadTensor) -> Iterator[Any]:
         """The module ``name`` with its weights, in float32, as long as the block lasts."""
         module = self.model.get_submodule(name)
+        keys = [key for key, _ in module.named_parameters()]
         try:
-            _load(module, [key for key, _ in module.named_parameters()], f"{name}.", read)
+            _load(module, keys, f"{name}.", read)
             yield module
         finally:
-            _unload(module)
+            _unload(module, keys)
 
     def begin(self, ids: Ids, read: ReadTensor, rows: ReadRows) -> tuple[Any, list[LayerCall]]:
         """The hidden states [batch, tokens, hidden] that the first decoder layer gets, and all layers' calls.
@@ -194,7 +195,8 @@ class Decoder:
             table.weight = _parameter(rows(f"{self.embedding}.weight", used))
             return base(input_ids=torch.from_numpy(positions.reshape(ids.shape)), use_cache=False)
         finally:
-            _unload(base)
+            _unload(base, outside)
+            _unload(table, ["weight"])
 
     @property
     def _base(self) -> str:
@@ -299,11 +301,11 @@ def _load(module: Any, keys: Sequence[str], prefix: str, read: ReadTensor) -> No
         setattr(module.get_submodule(owner), name, _parameter(read(prefix + key)))
 
 
-def _unload(module: Any) -> None:
+def _unload(module: Any, keys: Sequence[str]) -> None:
     import torch
 
-    for owner in module.modules():
-        for name, value in list(owner.named_parameters(recurse=False)):
-            if not value.is_meta:
-                empty = torch.empty_like(value, device="meta")
-                setattr(owner, name, torch.nn.Parameter(empty, requires_grad=False))
+    for key in keys:
+        owner, _, name = key.rpartition(".")
+        value = getattr(module.get_submodule(owner), name)
+        empty = torch.nn.Parameter(torch.empty_like(value, device="meta"), requires_grad=False)
+        setattr(module.get_submodule(owner), name, empty)
