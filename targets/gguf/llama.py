@@ -122,6 +122,8 @@ class LlamaModel:
         parameters.n_threads = parameters.n_threads_batch = self._threads
         parameters.no_perf = True
         if self._exact:
+            # Fused attention rounds to float16 inside.
+            parameters.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
             parameters.type_k = parameters.type_v = lib.GGML_TYPE_F32
         with silence() as errors:
             self._context = lib.llama_init_from_model(self._model, parameters)
