@@ -9,10 +9,9 @@ the upper half; ``weight.absmax`` the scales of all blocks in one row, float32, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from edgeq.compiler.weights.spec import NF4_VALUES, Bytes, Floats, QuantizedWeig
 from edgeq.targets.base import Runner
 from edgeq.targets.bnb_nf4.double import BLOCK, dynamic_map, round_scales
 from edgeq.targets.bnb_nf4.library import PROVED_BY, dequantized, open_folder
-from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
 from edgeq.targets.language.stored import StoredFolder
 
 _FLOAT32, _BYTE = np.dtype(np.float32), np.dtype(np.uint8)
@@ -29,12 +28,12 @@ _STATE = "weight.quant_state.bitsandbytes__nf4"
 
 
 @dataclass(frozen=True)
-class Nf4Format:
+class Nf4Format(Format):
     """Read back by transformers with bitsandbytes. ``double``: scales are rounded to 8 bits too."""
 
     double: bool = False
-    packages = ("bitsandbytes", "transformers", "torch")
-    proved_by = PROVED_BY
+    packages: ClassVar[tuple[str, ...]] = ("bitsandbytes", "transformers", "torch")
+    proved_by: ClassVar[str] = PROVED_BY
 
     def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
         blocks = shape.outputs * spec.groups(shape.inputs)
@@ -75,18 +74,12 @@ class Nf4Format:
             "llm_int8_skip_modules": list(layers.floats),
         }
 
-    def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-        return ()
-
     def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
         """By bitsandbytes' own dequantization; see :meth:`Format.read`."""
         return dequantized(stored, layer, list(self.parts(spec, shape)))
 
     def open(self, folder: Path, *, threads: int | None = None) -> Runner:
         return open_folder(folder, threads)
-
-    def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
-        return ()
 
 
 _PADDED = 256

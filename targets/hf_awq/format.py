@@ -7,16 +7,15 @@ values of a word are outputs in the order 0, 2, 4, 6, 1, 3, 5, 7, lowest bits fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.weights.spec import Bytes, Floats, QuantizedWeight, WeightSpec
 from edgeq.targets.base import Runner
-from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
 from edgeq.targets.language.packing import Words, pack, unpack
 from edgeq.targets.language.stored import StoredFolder
 
@@ -25,11 +24,11 @@ _ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _INT32 = np.dtype(np.int32)
 
 
-class AwqFormat:
+class AwqFormat(Format):
     """Reads folders by itself, in PyTorch: no kernels for AWQ are needed to prove them."""
 
-    packages = ("transformers", "torch")
-    proved_by = "edgeq's own reader of AWQ folders, in PyTorch"
+    packages: ClassVar[tuple[str, ...]] = ("transformers", "torch")
+    proved_by: ClassVar[str] = "edgeq's own reader of AWQ folders, in PyTorch"
 
     def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
         n, k, groups = shape.outputs, shape.inputs, spec.groups(shape.inputs)
@@ -38,9 +37,6 @@ class AwqFormat:
             "qzeros": Part(_INT32, (groups, n // _PER_WORD), _qzeros),
             "scales": Part(shape.floats, (groups, n), lambda w: w.scales.T.astype(shape.floats)),
         }
-
-    def final(self, weight: QuantizedWeight) -> QuantizedWeight:
-        return weight
 
     def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
         spec = next(iter(layers.specs.values()))
@@ -52,9 +48,6 @@ class AwqFormat:
             "zero_point": True,
             "modules_to_not_convert": list(layers.floats),
         }
-
-    def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-        return ()
 
     def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
         """By what the folder itself says of groups; see :meth:`Format.read`."""
@@ -70,9 +63,6 @@ class AwqFormat:
         from edgeq.targets.language.read import open_runner
 
         return open_runner(folder, self, threads)
-
-    def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
-        return ()
 
 
 def _qzeros(weight: QuantizedWeight) -> Array:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from edgeq.compiler.weights.spec import Bytes, Floats, QuantizedWeight, WeightSp
 from edgeq.errors import ModelError
 from edgeq.targets.base import Runner
 from edgeq.targets.language.companions import write_json
-from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
 from edgeq.targets.language.joined import joined_apart
 from edgeq.targets.language.packing import pack, packed_words, unpack
 from edgeq.targets.language.stored import StoredFolder
@@ -43,11 +43,11 @@ _DYNAMIC = (
 _APART = "vLLM joins q, k and v, and gate and up, and does not load the folder where these are not alike."
 
 
-class GptqFormat:
+class GptqFormat(Format):
     """Reads folders by itself, in PyTorch: no kernels for GPTQ are needed to prove them."""
 
-    packages = ("transformers", "torch")
-    proved_by = "edgeq's own reader of GPTQ folders, in PyTorch"
+    packages: ClassVar[tuple[str, ...]] = ("transformers", "torch")
+    proved_by: ClassVar[str] = "edgeq's own reader of GPTQ folders, in PyTorch"
 
     def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
         n, k, groups = shape.outputs, shape.inputs, spec.groups(shape.inputs)
@@ -57,9 +57,6 @@ class GptqFormat:
             "scales": Part(shape.floats, (groups, n), lambda w: w.scales.T.astype(shape.floats)),
             "g_idx": Part(_INT32, (k,), lambda w: _group_of_inputs(w.spec, k)),
         }
-
-    def final(self, weight: QuantizedWeight) -> QuantizedWeight:
-        return weight
 
     def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
         spec = _common(layers.specs.values())

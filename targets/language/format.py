@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,45 +47,44 @@ class QuantizedLayers:
     dtype: str
 
 
-class Format(Protocol):
-    """``packages``: distributions whose versions are kept. ``proved_by``: what reads the folder back."""
+class Format(ABC):
+    """``packages``: distributions whose versions are kept. ``proved_by``: what reads the folder back.
 
-    packages: tuple[str, ...]
-    proved_by: str
+    ``rounds_inputs``: engines round the inputs of quantized layers.
+    """
 
+    packages: ClassVar[tuple[str, ...]]
+    proved_by: ClassVar[str]
+    rounds_inputs: ClassVar[bool] = False
+
+    @abstractmethod
     def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
         """What is stored of a layer: the tensors' names behind the layer's name, and how they are made."""
-        ...
+
+    @abstractmethod
+    def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
+        """``quantization_config`` of ``config.json``; raises TargetError where layers do not fit together."""
+
+    @abstractmethod
+    def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
+        """float32 [N, K]: the values of a layer in the file; raises ModelError."""
+
+    @abstractmethod
+    def open(self, folder: Path, *, threads: int | None = None) -> Runner:
+        """The model in ``folder`` as the format's consumer loads it; raises ModelError."""
 
     def final(self, weight: QuantizedWeight) -> QuantizedWeight:
         """The weights as readers of the file have them, where the format rounds scales once more."""
-        ...
-
-    def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
-        """``quantization_config`` of ``config.json``."""
-        ...
+        return weight
 
     def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
         """Files that readers want besides; their names."""
-        ...
-
-    def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
-        """float32 [N, K]: the values of a layer in the file; raises ModelError."""
-        ...
-
-    def open(self, folder: Path, *, threads: int | None = None) -> Runner:
-        """The model in ``folder`` as the format's consumer loads it; raises ModelError."""
-        ...
+        return ()
 
     def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
         """What users should know of the layers that were written."""
-        ...
-
-
-@runtime_checkable
-class RoundsInputs(Protocol):
-    """A format whose engines round the inputs of quantized layers."""
+        return ()
 
     def round_inputs(self, x: Any) -> Any:
-        """A tensor [batch, tokens, K] as engines round it, in float."""
-        ...
+        """A tensor [batch, tokens, K] as engines round it (:attr:`rounds_inputs`), in float."""
+        return x

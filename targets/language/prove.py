@@ -16,7 +16,7 @@ import numpy as np
 from edgeq.calibration.types import Array, Arrays
 from edgeq.targets.base import BuildJob, Check
 from edgeq.targets.language.files import EXPECTED
-from edgeq.targets.language.format import Format, RoundsInputs
+from edgeq.targets.language.format import Format
 from edgeq.targets.language.model import ReadTensor
 from edgeq.targets.language.read import layer_shapes
 from edgeq.targets.language.runner import LanguageRunner
@@ -37,7 +37,8 @@ def save_reference(
 ) -> tuple[tuple[str, ...], str]:
     """Write token ids and the reference's logits into ``folder``; the files, and whose ids they are.
 
-    ``read`` gives the values of the checkpoint's tensors as the artefact has them.
+    ``read`` gives the values of the checkpoint's tensors as the artefact has them. ``form`` matters where
+    its engines round inputs.
 
     Raises:
         ModelError: the checkpoint's configuration and tensors do not fit.
@@ -46,7 +47,7 @@ def save_reference(
     checkpoint = job.weights.checkpoint
     ids, sampled_from = _sample(job, int(checkpoint.config["vocab_size"]))
     model = streamed_model(checkpoint.path, checkpoint.architecture, list(checkpoint.tensors), read)
-    if isinstance(form, RoundsInputs):
+    if form is not None and form.rounds_inputs:
         _round_inputs(model, form, job.weights.layers)
     expected = _last(LanguageRunner(model, threads=job.threads).run({"input_ids": ids})["logits"])
     files = (
@@ -94,12 +95,12 @@ def _numbers(
     finally:
         runner.close()
     found = distance(wanted, got)
-    if isinstance(form, RoundsInputs):
+    if form.rounds_inputs:
         return rounded_check(found, settings.sampled_from, REFERENCE)
     return exact_check(found, (reordered_sums(found), ""), settings.sampled_from, REFERENCE)
 
 
-def _round_inputs(model: Any, form: RoundsInputs, layers: Sequence[str]) -> None:
+def _round_inputs(model: Any, form: Format, layers: Sequence[str]) -> None:
     def rounded(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (form.round_inputs(args[0]), *args[1:])
 

@@ -94,7 +94,7 @@ def _bytes(tensor: LazyTensor) -> memoryview:
             f"{tensor.name} is {values.dtype}{list(values.shape)}, its header says"
             f" {tensor.dtype}{list(tensor.shape)}."
         )
-    return memoryview(values.reshape(-1).view(np.uint8))
+    return values.reshape(-1).view(np.uint8).data
 
 
 def _write_index(names: Sequence[str], shards: Sequence[Sequence[LazyTensor]], path: Path) -> None:

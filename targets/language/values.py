@@ -11,4 +11,4 @@ from edgeq.compiler.weights.spec import Floats
 
 def values_sha256(values: Floats) -> str:
     """SHA-256 of float32 values, row by row; a zero has no sign."""
-    return hashlib.sha256(memoryview(np.ascontiguousarray(values + np.float32(0))).cast("B")).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(values + np.float32(0)).data).hexdigest()

@@ -6,15 +6,14 @@ share one scale, the largest of them / 127.5, which the engine computes (W8A8).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.targets.base import Runner
-from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
 from edgeq.targets.language.stored import StoredFolder
 from edgeq.targets.vllm.configuration import quantization_config
 from edgeq.targets.vllm.library import PROVED_BY, decompressed, open_folder
@@ -30,11 +29,12 @@ _ACTIVATIONS = {
 _LOWEST, _HIGHEST = -128.0, 127.0
 
 
-class IntegerFormat:
+class IntegerFormat(Format):
     """Read back by transformers with compressed-tensors, which rounds activations and computes in float."""
 
-    packages = ("compressed-tensors", "transformers", "torch")
-    proved_by = PROVED_BY
+    packages: ClassVar[tuple[str, ...]] = ("compressed-tensors", "transformers", "torch")
+    proved_by: ClassVar[str] = PROVED_BY
+    rounds_inputs: ClassVar[bool] = True
 
     def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
         n, k = shape.outputs, shape.inputs
@@ -43,14 +43,8 @@ class IntegerFormat:
             "weight_scale": Part(shape.floats, (n, 1), lambda w: w.scales.astype(shape.floats)),
         }
 
-    def final(self, weight: QuantizedWeight) -> QuantizedWeight:
-        return weight
-
     def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
         return quantization_config(layers, "int-quantized", _ACTIVATIONS)
-
-    def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-        return ()
 
     def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
         """By the library's own decompressor; see :meth:`Format.read`."""
@@ -58,9 +52,6 @@ class IntegerFormat:
 
     def open(self, folder: Path, *, threads: int | None = None) -> Runner:
         return open_folder(folder, threads)
-
-    def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
-        return ()
 
     def round_inputs(self, x: Any) -> Any:
         """Inputs [batch, tokens, K] of a quantized layer as engines round them, in float."""

@@ -7,15 +7,15 @@ outputs, of asymmetric weights; ``weight_shape`` int64 [2]. Codes are stored wit
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.targets.base import Runner
-from edgeq.targets.language.format import Part, QuantizedLayers, Shape
+from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
 from edgeq.targets.language.packing import pack, packed_words
 from edgeq.targets.language.read import open_runner
 from edgeq.targets.language.stored import StoredFolder
@@ -30,11 +30,11 @@ _ASYMMETRIC = (
 )
 
 
-class PackedFormat:
+class PackedFormat(Format):
     """Read back by transformers with compressed-tensors."""
 
-    packages = ("compressed-tensors", "transformers", "torch")
-    proved_by = PROVED_BY
+    packages: ClassVar[tuple[str, ...]] = ("compressed-tensors", "transformers", "torch")
+    proved_by: ClassVar[str] = PROVED_BY
 
     def parts(self, spec: WeightSpec, shape: Shape) -> dict[str, Part]:
         n, k, groups = shape.outputs, shape.inputs, spec.groups(shape.inputs)
@@ -50,14 +50,8 @@ class PackedFormat:
             found["weight_zero_point"] = Part(_INT32, words, _zero_points)
         return found
 
-    def final(self, weight: QuantizedWeight) -> QuantizedWeight:
-        return weight
-
     def quantization(self, layers: QuantizedLayers) -> dict[str, Any]:
         return quantization_config(layers, "pack-quantized", None)
-
-    def extra_files(self, quantization: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-        return ()
 
     def read(self, stored: StoredFolder, layer: str, spec: WeightSpec, shape: Shape) -> Floats:
         """By the library's own decompressor; see :meth:`Format.read`."""
