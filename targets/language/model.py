@@ -42,9 +42,11 @@ def empty_model(folder: Path, architecture: str) -> Any:
         ModelError: transformers cannot build it.
     """
     try:
-        import torch
-        import transformers
-        from transformers.modeling_utils import no_init_weights
+        # What transformers imports talks of its own missing parts.
+        with quiet():
+            import torch
+            import transformers
+            from transformers.modeling_utils import no_init_weights
     except ImportError as error:
         raise MissingExtraError("Running a language model", "hf") from error
     try:
