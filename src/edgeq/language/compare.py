@@ -19,8 +19,8 @@ from edgeq.comparison import Row
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.model import Model
 from edgeq.compiler.recipe import Recipe
-from edgeq.compiler.weights.rules import CALIBRATED
-from edgeq.errors import DataError, TargetError, UsageError
+from edgeq.compiler.weights.rules import CALIBRATED, missing_text
+from edgeq.errors import TargetError, UsageError
 from edgeq.language.advice import calibration_sentences, what_to_try
 from edgeq.language.choices import METHODS, Axes, choose, text_names
 from edgeq.language.comparison import LanguageComparison
@@ -164,10 +164,7 @@ def _defaults(
     if texts or not needing:
         return methods, tuple(notes)
     if methods:
-        raise DataError(
-            f"{' and '.join(needing)} need calibration data and none was given.",
-            fix="Give a text with --calibration, other than the one that is judged on.",
-        )
+        raise missing_text(needing[0])
     notes.append(f"{' and '.join(needing)} are left out: they need a calibration text, and none was given.")
     return tuple(method for method in METHODS if method not in CALIBRATED), tuple(notes)
 
