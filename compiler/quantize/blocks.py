@@ -123,12 +123,14 @@ def _unsigned(rounded: Rounded, bits: int) -> tuple[Bytes, Bytes | None]:
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Two 4-bit codes per byte along the last axis, a missing last one is 0; 8-bit codes as they are."""
-    if bits == 8:
-        return codes
-    if codes.shape[-1] % 2:
-        codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], axis=-1)
-    packed: Bytes = np.bitwise_or(codes[..., 0::2], np.left_shift(codes[..., 1::2], np.uint8(4)))
+    """8 / bits codes per byte along the last axis, the first in the lowest bits; missing ones are 0."""
+    per_byte = 8 // bits
+    missing = -codes.shape[-1] % per_byte
+    if missing:
+        codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], missing), np.uint8)], axis=-1)
+    packed = codes[..., ::per_byte]
+    for place in range(1, per_byte):
+        packed = np.bitwise_or(packed, np.left_shift(codes[..., place::per_byte], np.uint8(place * bits)))
     return packed
 
 
@@ -136,8 +138,9 @@ def unpack(packed: Bytes, bits: int, count: int) -> Bytes:
     """The inverse of :func:`pack`: ``count`` codes along the last axis."""
     if bits == 8:
         return packed[..., :count]
-    halves = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=-1)
-    codes: Bytes = halves.reshape(*packed.shape[:-1], -1)[..., :count]
+    mask = np.uint8((1 << bits) - 1)
+    parts = [packed >> np.uint8(shift) & mask for shift in range(0, 8, bits)]
+    codes: Bytes = np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1)[..., :count]
     return codes
 
 

@@ -78,7 +78,7 @@ def _blocked(node: ir.Node) -> Kernel:
     if node.op_type == "MatMulNBits":
         level = node.attributes.get_int("accuracy_level", 0)
         details.append("int8 activations" if level == 4 else "float activations")
-    return Kernel("int4" if bits == 4 else "int8", f"{node.op_type} ({', '.join(details)})")
+    return Kernel(f"int{bits}", f"{node.op_type} ({', '.join(details)})")
 
 
 def _precision_of_types(node: ir.Node) -> str:

@@ -118,7 +118,7 @@ def _near(node: ir.Node, depth: int = 4) -> Iterable[ir.Node]:
 
 
 def _rank(kernel: Kernel) -> int:
-    return ("int4", "int8", "fp16", "fp32", "other").index(kernel.precision)
+    return ("int2", "int4", "int8", "fp16", "fp32", "other").index(kernel.precision)
 
 
 class _Constants:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,7 @@ from edgeq.targets.onnxruntime_genai.tensors import StoredTensors
 _MICROSOFT = "com.microsoft"
 _OPSETS = {"": 21, _MICROSOFT: 1}
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
+_Shape: TypeAlias = "Sequence[int | str]"
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
 
@@ -84,7 +85,7 @@ class _Writer:
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
         decoder = self.decoder
-        shape = ["batch_size", decoder.kv_heads, "past_sequence_length", decoder.head_size]
+        shape: _Shape = ["batch_size", decoder.kv_heads, "past_sequence_length", decoder.head_size]
         key, value = (self._input(PAST.format(layer, part), _FLOAT, shape) for part in ("key", "value"))
         return key, value
 
@@ -160,7 +161,7 @@ class _Writer:
         )
         for part, cache in zip(("key", "value"), present, strict=True):
             cache.name = PRESENT.format(number, part)
-            shape = ["batch_size", decoder.kv_heads, "total_sequence_length", decoder.head_size]
+            shape: _Shape = ["batch_size", decoder.kv_heads, "total_sequence_length", decoder.head_size]
             _typed(cache, _FLOAT, shape)
         return self._linear(attended, f"{name}.o_proj"), present[0], present[1]
 
@@ -213,16 +214,12 @@ class _Writer:
     def _blocked(self, x: ir.Value, name: str, bias: ir.Value | None) -> ir.Value:
         spec = self.tensors.store.spec(name)
         assert spec is not None
-        codes, scales, *zeros = (self._initializer(tensor) for tensor in self.tensors.blocks(name))
+        codes, scales, zeros = (
+            None if tensor is None else self._initializer(tensor) for tensor in self.tensors.blocks(name)
+        )
         outputs, inputs = self.tensors.shape(f"{name}.weight")
-        arguments = [
-            x,
-            codes,
-            self._floating(scales, scales, f"{name}.scales"),
-            *(zeros or [None]),
-            None,
-            bias,
-        ]
+        assert scales is not None
+        arguments = [x, codes, self._floating(scales, scales, f"{name}.scales"), zeros, None, bias]
         while arguments[-1] is None:
             arguments.pop()
         return self._node(
@@ -246,7 +243,7 @@ class _Writer:
             return value
         return self._node("Cast", [value], f"{name}.float32", to=_FLOAT)
 
-    def _input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+    def _input(self, name: str, dtype: ir.DataType, shape: _Shape) -> ir.Value:
         value = _typed(ir.Value(name=name), dtype, shape)
         self.graph.inputs.append(value)
         return value
@@ -254,12 +251,14 @@ class _Writer:
     def _constant(self, name: str, array: Any) -> ir.Value:
         return self._initializer(ir.Tensor(array, name=name))
 
-    def _initializer(self, tensor: ir.LazyTensor | ir.Tensor) -> ir.Value:
+    def _initializer(self, tensor: ir.LazyTensor | ir.Tensor[Any]) -> ir.Value:
         name = tensor.name or ""
         found = self.graph.initializers.get(name)
         if found is not None:
             return found
-        value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+        value = ir.Value(
+            name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape)
+        )
         self.graph.register_initializer(value)
         return value
 
@@ -283,7 +282,7 @@ class _Writer:
         return values
 
 
-def _typed(value: ir.Value, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+def _typed(value: ir.Value, dtype: ir.DataType, shape: _Shape) -> ir.Value:
     value.type = ir.TensorType(dtype)
     value.shape = ir.Shape(shape)
     return value

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeq.compiler.plan import Plan
 
 _RULES = WeightRules(
-    bits=(4, 8),
+    bits=(2, 4, 8),
     group_sizes=(16, 32, 64, 128, 256),
     group_size=32,
     negative_scales=True,
@@ -31,7 +31,9 @@ class OnnxRuntimeGenaiTarget(CheckpointTarget):
     packages = ("onnxruntime-genai", "transformers", "torch", "safetensors")
 
     def capabilities(self, options: Any = None) -> Capabilities:
-        return Capabilities(self.name, ("fp32", "fp16", "int8-weight", "int4-weight"), weights=_RULES)
+        return Capabilities(
+            self.name, ("fp32", "fp16", "int8-weight", "int4-weight", "int2-weight"), weights=_RULES
+        )
 
     def build(self, job: BuildJob, folder: Path) -> BuildResult:
         """Write graph, ``genai_config.json`` and tokenizer, and the evidence that proves them.

@@ -92,8 +92,8 @@ class StoredTensors:
             lambda: self.store.tensor(name).astype(np.float32) + add,
         )
 
-    def blocks(self, layer: str) -> list[ir.LazyTensor]:
-        """The codes, scales and, of asymmetric weights, zero points of a quantized layer."""
+    def blocks(self, layer: str) -> tuple[ir.LazyTensor, ir.LazyTensor, ir.LazyTensor | None]:
+        """Codes, scales and zero points of a quantized layer; None: it is symmetric."""
         self.used.add(f"{layer}.weight")
         spec = self.store.spec(layer)
         assert spec is not None
@@ -112,7 +112,7 @@ class StoredTensors:
             lambda: blocks_of(self.store.quantized(layer))[1],
         )
         if spec.symmetric:
-            return [codes, scales]
+            return codes, scales, None
 
         def zeros() -> Array:
             found = blocks_of(self.store.quantized(layer))[2]
@@ -120,7 +120,7 @@ class StoredTensors:
             return found
 
         shape = (outputs, -(-blocks * spec.bits // 8))
-        return [codes, scales, lazy(f"{layer}.zero_points", ir.DataType.UINT8, shape, zeros)]
+        return codes, scales, lazy(f"{layer}.zero_points", ir.DataType.UINT8, shape, zeros)
 
     def values(self, name: str) -> Array:
         """float32: what the artefact holds of one of the checkpoint's tensors."""

@@ -60,7 +60,9 @@ def test_logits_are_those_of_transformers(family: str, config: dict[str, Any], t
 
 
 @pytest.mark.parametrize("group", [16, 32, 64, 128, 256])
-@pytest.mark.parametrize(("bits", "symmetric"), [(4, True), (4, False), (8, True), (8, False)])
+@pytest.mark.parametrize(
+    ("bits", "symmetric"), [(2, True), (2, False), (4, True), (4, False), (8, True), (8, False)]
+)
 def test_codes_are_those_of_the_store(bits: int, symmetric: bool, group: int, tmp_path: Any) -> None:
     """64 and 96 inputs are no whole groups of 128 and 64: the last group is padded in the file."""
     folder = tiny_decoder(tmp_path / "model", num_hidden_layers=1)
