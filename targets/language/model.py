@@ -54,7 +54,10 @@ def empty_model(folder: Path, architecture: str) -> Any:
             config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
             if hasattr(config, "quantization_config"):
                 del config.quantization_config
-            return getattr(transformers, architecture)._from_config(config, dtype=torch.float32)
+            model = getattr(transformers, architecture)._from_config(config, dtype=torch.float32)
+            # Without initial values it was left out.
+            model.tie_weights()
+            return model
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded: {reason(error)}.") from error
 
