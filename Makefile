@@ -18,10 +18,10 @@ HAS := $(BIN)/python -c 'import importlib.util as u, sys; raise SystemExit(not u
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
 
-.PHONY: help demo test slow lint format bench docs docker-check clean
+.PHONY: help demo demo-llm test slow lint format bench docs docker-check clean
 
 help:
-	@echo 'make demo    train a small CNN, compile it for five targets, measure and gate each'
+	@echo 'make demo    train a small CNN and a tiny Llama, compile them for many targets, measure and gate each'
 	@echo 'make test    the test suite (make slow: the real-data tests, needs EDGEQ_DATA)'
 	@echo 'make lint    ruff, mypy --strict, packaging and generated docs'
 	@echo 'make bench   edgeq against its peers (needs EDGEQ_DATA)'
@@ -50,6 +50,10 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.torch
 	  || echo 'No OpenVINO for this platform: the demo goes on without it'
 	@$(PIP) -c constraints.txt --only-binary torchao -e '.[inc]' 2>/dev/null \
 	  || echo 'No Neural Compressor for this platform: the demo goes on without it'
+	@$(PIP) -c constraints.txt -e '.[llm]'
+	@for extra in gguf genai bnb; do \
+	  $(PIP) -c constraints.txt --only-binary :all: -e ".[$$extra]" 2>/dev/null \
+	  || echo "No packages of the extra $$extra for this platform: the demo goes on without its rows"; done
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.torch
@@ -70,6 +74,19 @@ demo: $(VENV)/.demo
 	  ! $(HAS) openvino || rows="$$rows --only ov-int8"; \
 	  ! { $(HAS) neural_compressor && command -v $${CXX:-g++} >/dev/null; } || rows="$$rows --only inc-int8"; \
 	  $(BIN)/edgeq check examples/digits/edgeq.toml --force $$rows
+	@$(MAKE) --no-print-directory demo-llm
+
+# A language model by four methods in the formats whose engines run here.
+demo-llm: $(VENV)/.demo
+	@$(BIN)/python examples/tiny-llama/prepare.py
+	@formats=; for pair in gguf:gguf onnxruntime_genai:onnxruntime-genai bitsandbytes:bnb-nf4; do \
+	  ! $(HAS) "$${pair%%:*}" || formats="$$formats,$${pair#*:}"; done; \
+	  [ -n "$$formats" ] || { echo 'No engine of language models for this platform: nothing to compare'; exit 0; }; \
+	  $(BIN)/edgeq compare build/tiny-llama/model --formats "$${formats#,}" \
+	    --calibration build/tiny-llama/docstrings.txt --calibration build/tiny-llama/source.txt \
+	    --evaluation build/tiny-llama/evaluation.txt --data-option max_tokens=16384 --calibration-samples 64 \
+	    --budget 'perplexity <= 103%' --budget 'size <= 50%' --hardware cpu --ram 8GB \
+	    --measure size --measure accuracy --measure generation --quick --threads 1 --force -o build/tiny-llama/tiny
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow'

@@ -16,6 +16,7 @@ from edgeq.language.engines import FORMATS
 from edgeq.language.pareto import UNKNOWN, Point, Spread
 from edgeq.language.recommendation import Option
 from edgeq.language.run_memory import RunMemory, run_memory
+from edgeq.targets.registry import get_target
 
 PERPLEXITY = "perplexity"
 QUALITIES = ("perplexity", "kl", "kl_p99", "top1_agreement")
@@ -37,9 +38,14 @@ def default_parts() -> tuple[Part, ...]:
 
 def options_for(format: str, options: BenchOptions) -> BenchOptions:
     """``options`` without the parts that would measure what stands in for the format's engine."""
-    if FORMATS[format].measured:
+    if engine_runs(format):
         return options
     return replace(options, parts=tuple(part for part in options.parts if part not in _OF_ENGINES))
+
+
+def engine_runs(format: str) -> bool:
+    """Whether what runs the format here is the engine that serves it."""
+    return FORMATS[format].measured and get_target(format).runner_kind() == "runtime"
 
 
 def quality(found: Measurement | None) -> Spread:
@@ -66,7 +72,7 @@ def point_of(row: Row) -> Point | None:
     found = row.result.measurements
     if PERPLEXITY not in found:
         return None
-    engine_speed = speed(found) if FORMATS[row.candidate.target].measured else UNKNOWN
+    engine_speed = speed(found) if engine_runs(row.candidate.target) else UNKNOWN
     return Point(row.candidate.name, row.result.manifest.size, quality(found[PERPLEXITY]), engine_speed)
 
 
@@ -77,7 +83,7 @@ def memory_of(row: Row, config: dict[str, Any], context: int | None) -> RunMemor
     engine = FORMATS[row.candidate.target]
     weights = row.result.manifest.size
     peak = row.result.measurements.get("peak_memory")
-    if engine.measured and peak is not None and math.isfinite(peak.value):
+    if engine_runs(row.candidate.target) and peak is not None and math.isfinite(peak.value):
         weights = max(weights, int(peak.value))
     return run_memory(config, weights, context, engine.cache_bytes)
 

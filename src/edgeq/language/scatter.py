@@ -100,7 +100,7 @@ def _chart(
     x = Axis.over([across(mark.point).value for mark in marks], LEFT, WIDTH - RIGHT)
     spots = [(x.at(across(mark.point).value), y.at(mark.point.perplexity.value)) for mark in marks]
     boxes = place_numbers(spots)
-    parts = [*_frame(x, y, unit, title)]
+    parts: list[Html | None] = [*_frame(x, y, unit, title)]
     if baseline is not None:
         parts.append(_baseline(y.at(baseline)))
     parts += [_bar(mark, spot, y) for mark, spot in zip(marks, spots, strict=True)]

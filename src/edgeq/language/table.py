@@ -12,8 +12,7 @@ from edgeq.comparison_table import Column, state
 from edgeq.compiler.weights.spec import PER_CHANNEL
 from edgeq.language.choices import SCHEMES
 from edgeq.language.comparison import LanguageComparison
-from edgeq.language.engines import FORMATS
-from edgeq.language.measures import FIRST_TOKEN, GENERATION, PERPLEXITY, PROMPT
+from edgeq.language.measures import FIRST_TOKEN, GENERATION, PERPLEXITY, PROMPT, engine_runs
 
 BITS = {scheme: str(bits) for bits, scheme in SCHEMES.items()} | {"nf4-weight": "4"}
 # Columns of words; the others are numbers, which are aligned to the right.
@@ -134,7 +133,7 @@ def notes(comparison: LanguageComparison) -> list[str]:
         why = "; ".join(f"{reason} ({count})" for reason, count in comparison.left_out.items())
         count = sum(comparison.left_out.values())
         found.append(f"{count} combination{'s' if count > 1 else ''} left out: {why}.")
-    standing = [name for name in _formats(comparison) if not FORMATS[name].measured]
+    standing = [name for name in _formats(comparison) if not engine_runs(name)]
     if standing:
         found.append(
             f"{', '.join(standing)}: quality is that of the stored weights, read by transformers; the "
