@@ -50,7 +50,8 @@ def test_logits_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     ours, theirs = LlamaRunner(path, threads=1, exact_cache=True), open_float(source, threads=1)
     found = distance([theirs.run(sample)], [ours.run(sample)])
     ours.close()
-    assert found.sqnr > 80, found
+    # ggml looks Gemma's GELU up in a table of float16.
+    assert found.sqnr > (60 if name.startswith("Gemma") else 80), found
 
 
 def test_a_wrong_order_of_heads_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

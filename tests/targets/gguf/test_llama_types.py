@@ -1,0 +1,101 @@
+"""K- and IQ-quants through llama.cpp, with and without an importance matrix.
+
+llama-cpp-python is compiled from source, so the extra ``dev`` has it not: without it these tests skip.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeq.calibration.types import Array
+from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.recipe import Override
+from edgeq.errors import DataError
+from edgeq.targets.gguf.importance import collect_importance
+from edgeq.targets.gguf.read import GgufFile
+from tests.support.gguf_models import compile_gguf, tiny_llama, token_ids
+
+pytest.importorskip("llama_cpp")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of 256 and 512: whole superblocks."""
+    folder = tmp_path_factory.mktemp("llama")
+    return tiny_llama(folder, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "tokens.npz"
+    np.savez(path, input_ids=token_ids(8, 32))
+    return path
+
+
+def test_an_importance_matrix_moves_the_rounding(source: Path, text: Path, tmp_path: Path) -> None:
+    plain = compile_gguf(source, tmp_path / "plain", "q2_k")
+    weighed = compile_gguf(source, tmp_path / "weighed", "q2_k", calibration=text)
+    assert all(check.passed for check in (*plain.manifest.checks, *weighed.manifest.checks))
+    assert any("without an importance matrix" in note for note in plain.manifest.notes)
+    files = [GgufFile(one.folder / "model.gguf") for one in (plain, weighed)]
+    name = "blk.1.ffn_up.weight"
+    assert files[0].types[name] == files[1].types[name] == "Q2_K"
+    importance = _importance(source, text)["model.layers.1.mlp.up_proj"]
+    wanted = Checkpoint(source).float32("model.layers.1.mlp.up_proj.weight")
+    errors = [_weighed_error(file.float32(name), wanted, importance) for file in files]
+    assert errors[1] < errors[0]
+
+
+def test_importance_is_the_mean_square_of_what_layers_read(source: Path, text: Path) -> None:
+    import torch
+    import transformers
+
+    found = _importance(source, text)
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    seen: dict[str, Array] = {}
+    for name in ("model.layers.1.mlp.down_proj", "lm_head"):
+
+        def look(_: object, args: tuple[torch.Tensor], name: str = name) -> None:
+            seen[name] = args[0].detach().reshape(-1, args[0].shape[-1]).square().mean(0).numpy()
+
+        model.get_submodule(name).register_forward_pre_hook(look)
+    with torch.no_grad():
+        model(input_ids=torch.from_numpy(token_ids(8, 32)))
+    for name, wanted in seen.items():
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-3)
+
+
+def test_iq_types_need_text(source: Path, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="importance matrix"):
+        compile_gguf(source, tmp_path / "a", "iq2_xs")
+    result = compile_gguf(source, tmp_path / "a", "iq2_xs", calibration=text)
+    assert "IQ2_XS" in result.manifest.load_hints["tensors"]
+
+
+def test_overrides_reach_llama_cpp(source: Path, tmp_path: Path) -> None:
+    overrides = (
+        Override(match="*layers.0.mlp.*", precision="int8"),
+        Override(match="lm_head", precision="fp16"),
+    )
+    result = compile_gguf(source, tmp_path / "a", "q4_k_m", overrides=overrides)
+    types = GgufFile(result.folder / "model.gguf").types
+    assert types["blk.0.ffn_up.weight"] == "Q8_0"
+    assert types["output.weight"] == "F16"
+    assert types["blk.1.ffn_up.weight"] == "Q4_K"
+
+
+def _importance(source: Path, text: Path) -> dict[str, Array]:
+    from edgeq.calibration.data import open_data
+    from edgeq.compiler.load import open_checkpoint
+    from edgeq.progress import SilentProgress
+
+    model = open_checkpoint(source, None, SilentProgress())
+    data = open_data(text, model.inputs)
+    return dict(collect_importance(Checkpoint(source), data, 8, SilentProgress()))
+
+
+def _weighed_error(found: Array, wanted: Array, importance: Array) -> float:
+    return float((np.square(found - wanted) * importance).sum())
