@@ -46,11 +46,11 @@ def build_file(job: BuildJob, folder: Path) -> BuildResult:
     assert job.original is not None
     source = Path(job.original.source.location)
     file_type = options.file_type
-    conversion = Conversion.of(source)
+    conversion, notes = Conversion.of(source).with_pre_tokenizer()
     weights: Weights = FloatWeights(conversion.checkpoint) if job.weights is None else job.weights
     others = overridden(file_type, job.plan.nodes) if file_type.maker != "codes" else {}
     path = folder / MODEL
-    notes = conversion.notes()
+    notes += conversion.notes()
     if file_type.maker == "llama.cpp":
         notes += _through_llama(job, conversion, file_type, others, path)
     else:

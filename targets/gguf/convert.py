@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from edgeq.targets.gguf.architectures import (
     full_config,
     refuse_unsupported,
 )
+from edgeq.targets.gguf.closest import with_closest
 from edgeq.targets.gguf.contents import Weights, content_of
 from edgeq.targets.gguf.metadata import Entry, context_length, hyperparameters, rope_factors
 from edgeq.targets.gguf.tensors import TensorPlace, places
-from edgeq.targets.gguf.types import FileType
+from edgeq.targets.gguf.types import FILE_TYPES, FileType
 from edgeq.targets.gguf.vocabulary import Vocabulary, read_vocabulary
 from edgeq.targets.gguf.write import Content, write_file
 
@@ -81,6 +82,19 @@ class Conversion:
         contents = self.contents(weights, file_type, others)
         entries = self.entries(file_type)
         write_file(path, self.architecture.name, entries, self.vocabulary, contents, progress)
+
+    def with_pre_tokenizer(self) -> tuple[Conversion, list[str]]:
+        """The conversion with the closest of llama.cpp's pre-tokenizers where it has not the model's, and a note.
+
+        Raises:
+            TargetError: llama-cpp-python, which tells how close one comes, is not installed.
+        """
+        if self.vocabulary.pre is not None:
+            return self, []
+        entries = self.entries(FILE_TYPES["f32"])
+        folder = self.checkpoint.path
+        vocabulary, note = with_closest(folder, self.vocabulary, self.architecture.name, entries)
+        return replace(self, vocabulary=vocabulary), [note]
 
     def notes(self) -> list[str]:
         """What a user should know of how llama.cpp runs the model."""

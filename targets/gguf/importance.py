@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class _Walk:
 
             for hidden in states:
                 call = calls[(hidden.shape[0], hidden.shape[1])]
-                yield lambda h=hidden, c=call: self.decoder.run(index, torch.from_numpy(h), c)
+                yield partial(self.decoder.run, index, torch.from_numpy(hidden), call)
 
         with self.decoder.loaded(unit, self.decoder.checkpoint.float32) as module:
             sizes = _inputs(module)

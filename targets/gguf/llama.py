@@ -134,7 +134,7 @@ class LlamaModel:
 
     def read(self, tokens: Array, position: int) -> Floats:
         """Read ``tokens`` behind ``position`` others: the logits behind the last one [vocabulary]."""
-        return self._decode(tokens, position, 1)[0]
+        return np.asarray(self._decode(tokens, position, 1)[0], np.float32)
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
@@ -168,7 +168,8 @@ class LlamaModel:
             said = errors[0] if errors else f"status {status}"
             raise TargetError(f"llama.cpp fails on {count} tokens: {said}.")
         pointer = lib.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, (outputs, self.tokens)).astype(np.float32, copy=True)
+        found: Floats = np.ctypeslib.as_array(pointer, (outputs, self.tokens)).astype(np.float32, copy=True)
+        return found
 
     def _free_context(self) -> None:
         if self._context is not None:

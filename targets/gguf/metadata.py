@@ -38,7 +38,8 @@ def hyperparameters(config: Config, architecture: Architecture) -> list[Entry]:
         ("rope_dimension_count", head),
         ("rope_freq_base", float(_rope(config).get("rope_theta") or config.get("rope_theta") or 10000.0)),
     ]
-    return [*found, *_scaling(config), *_OWN.get(architecture.name, lambda _: [])(config)]
+    own = _OWN.get(architecture.name)
+    return [*found, *_scaling(config), *([] if own is None else own(config))]
 
 
 def context_length(config: Config, architecture: Architecture) -> int:

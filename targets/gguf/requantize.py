@@ -58,7 +58,7 @@ def _matrix(lib: Any, importance: Mapping[str, Floats]) -> Any:
     entries = (lib.llama_model_imatrix_data * (len(importance) + 1))()
     for entry, (name, values) in zip(entries, importance.items(), strict=False):
         kept = np.ascontiguousarray(values, np.float32)
-        data = (ctypes.c_float * kept.size).from_buffer_copy(kept)
+        data = (ctypes.c_float * kept.size).from_buffer_copy(kept.tobytes())
         entry.name, entry.size = name.encode(), kept.size
         entry.data = ctypes.cast(data, ctypes.POINTER(ctypes.c_float))
     return entries

@@ -82,6 +82,23 @@ def test_llama_cpp_splits_text_as_the_tokenizer_does(kind: str, tmp_path: Path) 
     assert found == {text: own.encode(text, add_special_tokens=False).ids for text in TEXTS}
 
 
+def test_the_closest_pre_tokenizer_is_chosen_and_named(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    from edgeq.targets.gguf.convert import Conversion
+
+    size = _train(tmp_path / "source", "qwen2")
+    path = tmp_path / "source" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["pre_tokenizer"] = _byte_level(QWEN2.replace("[^\\r\\n\\p{L}\\p{N}]?\\p{L}+", " ?\\p{L}+"))
+    path.write_text(json.dumps(content))
+    source = random_family("Llama", tmp_path / "source", vocab_size=size, num_hidden_layers=1)
+    plain = Conversion.of(source)
+    assert plain.vocabulary.pre is None
+    found, notes = plain.with_pre_tokenizer()
+    assert found.vocabulary.pre is not None
+    assert "the closest" in notes[0]
+
+
 def test_types_and_rows_without_a_token(tmp_path: Path) -> None:
     size = _train(tmp_path, "spm")
     found = read_vocabulary(tmp_path, size + 2)
