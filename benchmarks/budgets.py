@@ -165,8 +165,6 @@ class _Bound:
                 f"Write {self.metric} {self.operator} {_text(number / 100)}, or "
                 f"{self.metric} {self.operator} {_text(number)}% for percent of the FP32 baseline.",
             )
-        if self.is_share and number > 100:
-            self.refuse(f"{self.metric} is at most 100 %", f"Write for example {self.example()}.")
         return Budget(self.metric, self.operator, "absolute", number, unit)
 
     def unit(self, written: str, number: str, sign: str) -> str:

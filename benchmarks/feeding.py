@@ -15,7 +15,7 @@ from edgeq.errors import DataError, UsageError
 from edgeq.targets.base import Runner
 
 # Of one model's outputs at a time.
-OUTPUT_BYTES = 2**29
+OUTPUT_BYTES = 500_000_000
 
 
 def fixed_batch(specs: Sequence[TensorSpec]) -> int | None:

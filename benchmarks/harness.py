@@ -352,8 +352,8 @@ def _add_generation(runs: Sequence[_Run], theirs: Runner | None) -> None:
     if not writing:
         return
     job = writing[0][0].job
-    runners = [runner for _, runner in writing]
-    reference = [theirs] if isinstance(theirs, GeneratingRunner) else []
+    runners: list[GeneratingRunner] = [runner for _, runner in writing]
+    reference: list[GeneratingRunner] = [theirs] if isinstance(theirs, GeneratingRunner) else []
     try:
         prompts = prompts_of(runners[0], job.source, job.options)
         rounds = time_generation([*runners, *reference], prompts, job.options, job.progress)

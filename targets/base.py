@@ -329,7 +329,7 @@ class DeviceRunner(Protocol):
 
 
 @runtime_checkable
-class GeneratingRunner(Protocol):
+class GeneratingRunner(Runner, Protocol):
     """A language model's runner with a cache, so that it can go on token by token."""
 
     def start(self, prompt: Array, new_tokens: int) -> Array:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -59,41 +60,42 @@ def measure_tasks(
     """
     found: list[Measurement] = []
     for task in tasks:
-        ours = _answers(artefact, task, folder, progress)
-        theirs = None if baseline is None else _answers(baseline, task, folder, progress)
+        with _loaded(task) as loaded:
+            ours = _answers(artefact, task, loaded, folder, progress)
+            theirs = None if baseline is None else _answers(baseline, task, loaded, folder, progress)
         found += _measurements(task, ours, theirs, seed)
     return found
 
 
-def _answers(runner: Runner, task: TaskFile, folder: Path, progress: Progress) -> _Answers:
-    with ExitStack() as stack:
-        advance = stack.enter_context(progress.task(f"Task {task.name}", None))
-        temporary = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeq-tasks-")))
-        stack.enter_context(quiet())
-        stack.enter_context(offline())
+@contextmanager
+def _loaded(task: TaskFile) -> Iterator[Any]:
+    """lm-eval's task with its data, which lie in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="edgeq-tasks-") as name:
+        with _lm_eval(task):
+            from lm_eval.tasks import TaskManager
+
+            manager = TaskManager(include_defaults=False)
+            loaded = manager.load([str(_with_local_data(task, Path(name)))])["tasks"][task.name]
+        yield loaded
+
+
+def _answers(runner: Runner, task: TaskFile, loaded: Any, folder: Path, progress: Progress) -> _Answers:
+    with progress.task(f"Task {task.name}", None) as advance, _lm_eval(task):
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
 
         from edgeq.benchmarks.tasks.model import RunnerModel
 
-        model = RunnerModel(runner, folder, advance)
-        try:
-            result = simple_evaluate(
-                model,
-                tasks=[str(_with_local_data(task, temporary))],
-                task_manager=TaskManager(include_defaults=False),
-                bootstrap_iters=1000,
-                # The caller's random numbers are not ours to seed.
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
-            )
-        except EdgeqError:
-            raise
-        except Exception as error:  # lm-eval, datasets and a task's own functions fail in any way
-            raise DataError(
-                f"The task {task.path} cannot be run: {reason(error)}.", fix="Correct the task or its data."
-            ) from error
+        result = simple_evaluate(
+            RunnerModel(runner, folder, advance),
+            tasks=[loaded],
+            task_manager=TaskManager(include_defaults=False),
+            bootstrap_iters=1000,
+            # The caller's random numbers are not ours to seed.
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+        )
     return _Answers(
         result["results"][task.name],
         result["higher_is_better"].get(task.name, {}),
@@ -101,10 +103,22 @@ def _answers(runner: Runner, task: TaskFile, folder: Path, progress: Progress) -
     )
 
 
+@contextmanager
+def _lm_eval(task: TaskFile) -> Iterator[None]:
+    """Quiet, without the network, and with one sentence for whatever goes wrong."""
+    try:
+        with quiet(), offline():
+            yield
+    except EdgeqError:
+        raise
+    except Exception as error:  # lm-eval, datasets and a task's own functions fail in any way
+        raise DataError(
+            f"The task {task.path} cannot be run: {reason(error)}.", fix="Correct the task or its data."
+        ) from error
+
+
 def _with_local_data(task: TaskFile, folder: Path) -> Path:
     """A task file in ``folder`` that includes the user's, with absolute paths and a cache of its own."""
-    import json
-
     data = {**task.dataset, "cache_dir": str(folder / "cache")}
     # JSON is YAML.
     content = {"include": str(task.path.resolve()), "task": task.name, "dataset_kwargs": data}

@@ -35,6 +35,14 @@ from edgeq.errors import ConfigError
         ("speedup >= 2", "absolute", 2, "speedup >= 2x"),
         ("peak_memory <= 2GB", "absolute", 2e9, "peak_memory <= 2GB"),
         ("load_time <= 500 ms", "absolute", 0.5, "load_time <= 500ms"),
+        ("kl <= 0.02", "absolute", 0.02, "kl <= 0.02"),
+        ("kl_p99 <= 0.2", "absolute", 0.2, "kl_p99 <= 0.2"),
+        ("top1_agreement >= 97%", "absolute", 0.97, "top1_agreement >= 97%"),
+        ("generation_tokens_per_s >= 20", "absolute", 20, "generation_tokens_per_s >= 20tokens/s"),
+        ("generation_tokens_per_s >= 120%", "relative", 1.2, "generation_tokens_per_s >= 120%"),
+        ("ttft <= 200ms", "absolute", 0.2, "ttft <= 200ms"),
+        ("lm_eval/mytask/acc >= 99%", "relative", 0.99, "lm_eval/mytask/acc >= 99%"),
+        ("lm_eval/mytask/own <= +2", "difference", 2, "lm_eval/mytask/own <= +2"),
         ("sqnr >= 30", "absolute", 30, "sqnr >= 30dB"),
         ("mypkg.metrics:iou >= 0.9", "absolute", 0.9, "mypkg.metrics:iou >= 0.9"),
         ("mypkg.metrics:error <= 110%", "relative", 1.1, "mypkg.metrics:error <= 110%"),
@@ -54,6 +62,16 @@ def test_parses(text: str, kind: str, bound: float, canonical: str) -> None:
             "top1 >= 70",
             "Budget 'top1 >= 70': top1 is between 0 and 1. "
             "Write top1 >= 0.7, or top1 >= 70% for percent of the FP32 baseline.",
+        ),
+        (
+            "top1_agreement >= 0.97",
+            "Budget 'top1_agreement >= 0.97': 0.97 without a unit could mean 0.97 % or 97 %. "
+            "Write top1_agreement >= 97%.",
+        ),
+        (
+            "kl <= +0.02",
+            "Budget 'kl <= +0.02': kl already compares with the baseline, so a difference from it means "
+            "nothing. Write kl <= 0.02.",
         ),
         (
             "top1 >= -0.5%",
