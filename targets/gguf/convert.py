@@ -84,7 +84,7 @@ class Conversion:
         write_file(path, self.architecture.name, entries, self.vocabulary, contents, progress)
 
     def with_pre_tokenizer(self) -> tuple[Conversion, list[str]]:
-        """The conversion with the closest of llama.cpp's pre-tokenizers where it has not the model's, and a note.
+        """The conversion with the closest pre-tokenizer where llama.cpp has not the model's, and a note.
 
         Raises:
             TargetError: llama-cpp-python, which tells how close one comes, is not installed.
