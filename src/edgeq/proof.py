@@ -160,8 +160,8 @@ def baseline_of(original: Model | None, threads: int | None) -> Iterator[Subject
         return
     if original.is_checkpoint:
         place = Path(original.source.location)
-        files = tuple(file.name for file in sorted(place.glob("*.safetensors")))
-        yield Subject(CHECKPOINT_RUNNER, place, files, threads)
+        names = tuple(file.name for file in sorted(place.glob("*.safetensors")))
+        yield Subject(CHECKPOINT_RUNNER, place, names, threads)
         return
     with tempfile.TemporaryDirectory(prefix="edgeq-baseline-") as folder:
         files = save(original, Path(folder) / BASELINE_FILE)
@@ -170,10 +170,10 @@ def baseline_of(original: Model | None, threads: int | None) -> Iterator[Subject
 
 def find_baseline(source: Source, given: Any, progress: Progress) -> tuple[Model | None, str | None]:
     """The FP32 original of an artefact, or None and the sentence that says why there is no baseline."""
+    checkpoint = source.details.get("form") == "checkpoint"
     if given is not None:
-        return load(given, progress=progress), None
+        return open_checkpoint(given, None, progress) if checkpoint else load(given, progress=progress), None
     try:
-        checkpoint = source.details.get("form") == "checkpoint"
         found = (
             open_checkpoint(source.location, None, progress)
             if checkpoint
