@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeq.compiler.weights.collecting import Readers, collect, shared_inputs, stages
 from edgeq.compiler.weights.decoder import Decoder, LayerCall
+from edgeq.compiler.weights.diagnosis import outlier_ratio
 from edgeq.compiler.weights.folding import Fold, apply_fold, changed_tensors, differs, find_folds
 from edgeq.compiler.weights.hidden import HiddenStates
 from edgeq.compiler.weights.methods import Settings, quantize_calibrated, search_scales
@@ -147,4 +148,5 @@ def _quantize_readers(
         module.weight.copy_(torch.from_numpy(done.weight.dequantize()))
         result.weights[full] = done.weight
         why = result.unscaled.get(full)
-        result.record["layers"][full] = {**done.record, **({"fallback": why} if why else {})}
+        known = {**done.record, "outliers": outlier_ratio(statistics)}
+        result.record["layers"][full] = {**known, **({"fallback": why} if why else {})}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.weights.decoder import Decoder, Ids
+from edgeq.compiler.weights.diagnosis import outlier_ratio
 from edgeq.compiler.weights.floats import rules_of_model
 from edgeq.compiler.weights.hidden import HiddenStates, token_batches
 from edgeq.compiler.weights.layer import LayerJob, quantize_layer
@@ -83,14 +84,13 @@ class _Run:
     def calibrated(self) -> None:
         """Every unit for what it reads of the calibration text."""
         depth = self.decoder.depth
-        self._round_unit(OUTSIDE)
         source = self.request.calibration
         assert source is not None
         batches = token_batches(source, self.request.recipe.calibration_samples)
         with self._inference():
-            first = self._first_states(batches)
+            states = self._resumed(batches)
             with self.request.progress.task("Quantizing decoder layers", depth) as advance:
-                states = self._resumed(first, advance)
+                advance(self._finished())
                 for index in range(self._finished(), depth):
                     states = self._layer(index, batches, states)
                     advance(1)
@@ -98,30 +98,36 @@ class _Run:
                 self._head(batches, states)
             states.remove()
 
-    def _first_states(self, batches: list[Ids]) -> HiddenStates:
+    def _resumed(self, batches: list[Ids]) -> HiddenStates:
+        """What the first layer that is not finished reads; without it everything starts anew."""
+        states = self._states(batches, self._finished())
+        if self._finished() and not (states.complete or self.store.has(HEAD)):
+            self.store.clear()
+            states = self._states(batches, 0)
+        # A run that was killed right behind a layer has left what that layer read.
+        for stale in self.store.folder.glob("hidden-*"):
+            if stale != states.path:
+                stale.unlink()
+        self._round_unit(OUTSIDE)
+        if not self._finished():
+            read, rows = self.store.float32, self._rows
+            states.write(self.decoder.begin(ids, read, rows)[0].numpy() for ids in batches)
+        return states
+
+    def _states(self, batches: list[Ids], index: int) -> HiddenStates:
         shapes = tuple((len(ids), ids.shape[1]) for ids in batches)
         hidden = self.decoder.model.get_input_embeddings().weight.shape[1]
-        states = HiddenStates(self.store.folder / "hidden-0.f32", shapes, hidden)
-        if not states.complete and not self.store.has(self.decoder.unit(0)):
-            states.write(
-                self.decoder.begin(ids, self.store.float32, self._rows)[0].numpy() for ids in batches
-            )
-        return states
+        return HiddenStates(self.store.folder / f"hidden-{index}.f32", shapes, hidden)
 
     def _finished(self) -> int:
         """The number of decoder layers that are finished."""
         depth = self.decoder.depth
         return next((i for i in range(depth) if not self.store.has(self.decoder.unit(i))), depth)
 
-    def _resumed(self, first: HiddenStates, advance: Any) -> HiddenStates:
-        done = self._finished()
-        advance(done)
-        return replace(first, path=self.store.folder / f"hidden-{done}.f32")
-
     def _layer(self, index: int, batches: list[Ids], states: HiddenStates) -> HiddenStates:
         unit = self.decoder.unit(index)
         job = LayerJob(self.decoder, index, self.specs, self.settings, states, self._calls(batches, index))
-        results = replace(states, path=self.store.folder / f"hidden-{index + 1}.f32")
+        results = self._states(batches, index + 1)
         with self.decoder.loaded(unit, self.store.checkpoint.float32):
             found = quantize_layer(job)
             results.write(job.outputs())
@@ -149,7 +155,9 @@ class _Run:
         for ids, hidden in zip(batches, states, strict=True):
             read = self._end(ids, hidden)
             statistics.update(read.reshape(-1, read.shape[-1]))
-        self._write(HEAD, {name: quantize_calibrated(weight, spec, statistics, self.settings)})
+        found = quantize_calibrated(weight, spec, statistics, self.settings)
+        found.record["outliers"] = outlier_ratio(statistics)
+        self._write(HEAD, {name: found})
 
     def _end(self, ids: Ids, hidden: Array) -> Array:
         import torch

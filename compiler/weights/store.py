@@ -33,10 +33,10 @@ class WeightStore:
         """Open ``folder``, which is created when it is missing; finished units in it count."""
         self.folder = folder
         self.checkpoint = checkpoint
-        folder.mkdir(parents=True, exist_ok=True)
         self.records: dict[str, dict[str, Any]] = {}
         self._specs: dict[str, WeightSpec] = {}
         self._tensors: dict[str, StoredTensor] = {}
+        folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*.json")):
             self._add(path.stem, json.loads(path.read_text(encoding="utf-8")))
 
@@ -110,6 +110,13 @@ class WeightStore:
         with suppress(OSError):
             self.folder.parent.rmdir()
 
+    def clear(self) -> None:
+        """Forget every unit."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        for known in (self.records, self._specs, self._tensors):
+            known.clear()
+
     def _add(self, unit: str, content: dict[str, Any]) -> None:
         self.records[unit] = content
         self._specs.update({name: WeightSpec(**spec) for name, spec in content["specs"].items()})
@@ -117,4 +124,3 @@ class WeightStore:
 
     def _linear_names(self) -> list[str]:
         return [name.removesuffix(".weight") for name in self.checkpoint.tensors if name.endswith(".weight")]
-

@@ -19,6 +19,7 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.pipeline import Compiled, Prepared, compile_model, prepare
 from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.diagnosis import diagnose
 from edgeq.compiler.weights.rules import CALIBRATED, missing_text
 from edgeq.machine import library_versions, this_machine
 from edgeq.manifest import Compiling, Manifest, file_entries
@@ -226,4 +227,5 @@ def _manifest(order: Order, prepared: Prepared, compiled: Compiled, folder: Path
         nodes=compiled.nodes,
         load_hints=compiled.build.load_hints,
         notes=compiled.notes,
+        diagnosis=None if compiled.quantized.weights is None else diagnose(compiled.quantized.weights),
     )

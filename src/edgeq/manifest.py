@@ -20,6 +20,7 @@ from edgeq.benchmarks.measurement import Measurement, Measurements
 from edgeq.benchmarks.verdicts import Verdict
 from edgeq.compiler.model import Source
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.findings import Diagnosis
 from edgeq.errors import ConfigError, ModelError
 from edgeq.machine import Machine
 from edgeq.targets.base import Check, NodeResult
@@ -137,6 +138,7 @@ class Manifest(_Strict):
         nodes: planned against actual precision of every node.
         load_hints: what the application must know to load the artefact.
         notes: decisions and warnings, in words.
+        diagnosis: what quantizing has cost each layer of a language model, where calibration text told.
         measured: everything that may change between runs; None when nothing was measured.
     """
 
@@ -156,6 +158,7 @@ class Manifest(_Strict):
     nodes: list[NodeResult] = Field(default_factory=list)
     load_hints: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+    diagnosis: Diagnosis | None = None
     measured: Measured | None = None
 
     @property

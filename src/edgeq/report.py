@@ -14,6 +14,7 @@ from edgeq.benchmarks.protocol import Protocol
 from edgeq.benchmarks.tables import MetricRow, metric_rows
 from edgeq.benchmarks.units import format_difference, format_value
 from edgeq.benchmarks.verdicts import Verdict
+from edgeq.compiler.weights.findings import Diagnosis, LayerDiagnosis
 from edgeq.machine import Machine
 from edgeq.manifest import Compiling, Manifest, Measured
 from edgeq.report_charts import cost_bars, latency_histogram, legend
@@ -44,6 +45,7 @@ def render_report(manifest: Manifest) -> str:
         _charts(manifest.measured),
         _checks(manifest),
         _nodes(manifest.nodes),
+        _diagnosis(manifest.diagnosis),
         _notes(manifest),
         _how(manifest),
         _provenance(manifest),
@@ -225,6 +227,38 @@ def _node_row(node: NodeResult) -> tuple[Html | str, ...]:
         el("span", node.actual, class_=kind),
         node.kernel,
         el("span", node.reason, class_=kind),
+    )
+
+
+def _diagnosis(found: Diagnosis | None) -> Html | None:
+    """What quantizing has cost each layer, the costliest first."""
+    if found is None:
+        return None
+    explained = el(
+        "p",
+        "Error: of the layer's outputs on the calibration text, squared, as a part of their square sum. "
+        "Outliers: the largest input of any channel over that of the channel in the middle. Gain: how much "
+        "of the error 8 bits would take away per megabyte that they add.",
+        class_="soft",
+    )
+    advice = "No layer stands out: 8 bits anywhere would gain little."
+    if found.overrides:
+        advice = "Worth 8 bits, the best first: " + " ".join(f"--override '{o}'" for o in found.overrides)
+    rows = [_layer_row(layer) for layer in sorted(found.layers, key=lambda layer: -layer.error)]
+    content = table(("layer", "precision", "error", "outliers", "gain"), rows, numeric=(2, 3, 4))
+    if len(rows) > _NODES_SHOWN:
+        content = el("details", el("summary", f"All {len(rows)} layers"), content)
+    return _section("What quantizing has cost, layer by layer", el("p", advice), explained, content)
+
+
+def _layer_row(layer: LayerDiagnosis) -> tuple[Html | str, ...]:
+    gain = "" if layer.gain is None else f"{100 * layer.gain:.3g} %/MB"
+    return (
+        el("code", layer.layer),
+        layer.precision,
+        f"{100 * layer.error:.3g} %",
+        f"x {layer.outliers:.1f}",
+        gain,
     )
 
 

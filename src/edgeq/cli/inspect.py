@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from edgeq.calibration.types import TensorSpec
     from edgeq.compiler.model import Model
+    from edgeq.compiler.weights.findings import Diagnosis
     from edgeq.manifest import Manifest
 
 OPS_SHOWN = 20
+LAYERS_SHOWN = 10
 
 
 def inspect(
@@ -47,6 +49,8 @@ def _inspect_artefact(terminal: Terminal, folder: Path, nodes: bool) -> None:
     verify_files(manifest, folder)
     terminal.show(result_view(_as_result(folder, manifest)))
     terminal.show(_file_table(manifest))
+    if manifest.diagnosis is not None:
+        terminal.show(_diagnosis_table(manifest.diagnosis))
     if nodes:
         terminal.show(_node_table(manifest))
     terminal.emit({"folder": str(folder), "manifest": json.loads(manifest.to_text())})
@@ -68,6 +72,16 @@ def _file_table(manifest: Manifest) -> Table:
     table = _table("file", "size", "sha256")
     for entry in manifest.files:
         table.add_row(entry.path, format_value(entry.bytes, "bytes"), f"{entry.sha256[:16]}… verified")
+    return table
+
+
+def _diagnosis_table(found: Diagnosis) -> Table:
+    """The layers that quantizing has cost most, and which of them are worth 8 bits."""
+    table = _table("layer", "output error", "outliers", "worth 8 bits")
+    worth = {override.rpartition("=")[0]: override for override in found.overrides}
+    for layer in sorted(found.layers, key=lambda layer: -layer.error)[:LAYERS_SHOWN]:
+        advice = f"--override '{worth[layer.layer]}'" if layer.layer in worth else ""
+        table.add_row(layer.layer, f"{100 * layer.error:.3g} %", f"x {layer.outliers:.1f}", advice)
     return table
 
 
