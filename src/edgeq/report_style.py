@@ -52,7 +52,6 @@ svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft);
 svg .strong { fill: var(--ink); } svg .ours { fill: var(--accent); } svg .base { fill: var(--base); }
 svg .area { fill-opacity: .45; stroke-width: 1.5; } svg .ours.area { stroke: var(--accent); }
 svg .base.area { stroke: var(--base); } svg .axis { stroke: var(--line); }
-svg .dashed { stroke: var(--soft); stroke-dasharray: 4 4; }
 .legend { font-size: 13px; color: var(--soft); margin: 0 0 6px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin: 0 6px 0 0; }
 .legend i + i, .legend span { margin-right: 14px; } .legend .ours { background: var(--accent); }

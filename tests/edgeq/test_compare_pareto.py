@@ -43,7 +43,8 @@ def test_wider_intervals_never_make_a_row_beat_another(found: list[Point]) -> No
     everywhere = Spread(0, float("-inf"), float("inf"))
     for first in found:
         for second in found:
-            vague = replace(second, perplexity=everywhere, speed=everywhere)
+            speed = UNKNOWN if first.speed is UNKNOWN else everywhere
+            vague = replace(second, perplexity=everywhere, speed=speed)
             assert dominates(first, vague) == (first.size < second.size)
 
 
@@ -68,6 +69,8 @@ def test_better_in_one_thing_is_on_the_front() -> None:
     assert dominated([SMALL, close]) == {}
 
 
-def test_without_a_speed_size_and_perplexity_decide() -> None:
+def test_rows_without_a_speed_are_compared_among_themselves() -> None:
     untimed = Point("untimed", 11, Spread(25, 24, 26))
-    assert dominated([SMALL, untimed]) == {"untimed": "small"}
+    smaller = Point("smaller", 9, Spread(15, 14, 16))
+    assert dominated([SMALL, untimed]) == {}
+    assert dominated([SMALL, untimed, smaller]) == {"untimed": "smaller"}

@@ -25,7 +25,7 @@ class Spread:
         return self.high < other.low
 
 
-# Where nothing was measured: no better and no worse than anything.
+# Where nothing was measured.
 UNKNOWN = Spread(math.nan, -math.inf, math.inf)
 
 
@@ -42,10 +42,11 @@ class Point:
 def dominates(first: Point, second: Point) -> bool:
     """Whether ``first`` is better than ``second`` in something, beyond noise, and worse in nothing.
 
-    Differences within the intervals are none. As size has no noise and "below" of intervals is an interval
+    Differences within the intervals are none. Rows with a speed and rows without one are not compared: the
+    engine of the latter may be faster or slower. As size has no noise and "below" of intervals is an interval
     order on the other two, no circle of rows can dominate each other, so that a front is never empty.
     """
-    if _worse(first, second):
+    if math.isnan(first.speed.value) != math.isnan(second.speed.value) or _worse(first, second):
         return False
     return _worse(second, first)
 

@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 460, 330
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 40
 # Values that differ by more are drawn on a logarithmic axis.
 LOGARITHMIC = 4.0
+# Of FP32's perplexity: less above it (or below it) is drawn as so much.
+LEAST = 1e-3
 # Of the box of a number beside its point.
 BOX_WIDTH, BOX_HEIGHT = 17.0, 13.0
 # Places of the number around the point, in the order of preference; then further away.
@@ -95,15 +97,16 @@ def trade_charts(marks: Sequence[Mark], baseline: float | None) -> list[Html]:
 def _chart(
     marks: Sequence[Mark], across: Callable[[Point], Spread], unit: str, title: str, baseline: float | None
 ) -> Html:
-    heights = [mark.point.perplexity.value for mark in marks]
-    y = Axis.over([*heights, *([baseline] if baseline is not None else [])], HEIGHT - BOTTOM, TOP)
+    heights = [_above(mark.point.perplexity, baseline) for mark in marks]
+    y = Axis.over([height.value for height in heights], HEIGHT - BOTTOM, TOP + 14)
     x = Axis.over([across(mark.point).value for mark in marks], LEFT, WIDTH - RIGHT)
-    spots = [(x.at(across(mark.point).value), y.at(mark.point.perplexity.value)) for mark in marks]
+    spots = [
+        (x.at(across(mark.point).value), y.at(height.value))
+        for mark, height in zip(marks, heights, strict=True)
+    ]
     boxes = place_numbers(spots)
-    parts: list[Html | None] = [*_frame(x, y, unit, title)]
-    if baseline is not None:
-        parts.append(_baseline(y.at(baseline)))
-    parts += [_bar(mark, spot, y) for mark, spot in zip(marks, spots, strict=True)]
+    parts: list[Html | None] = [*_frame(x, y, unit, title, baseline)]
+    parts += [_bar(height, spot, y) for height, spot in zip(heights, spots, strict=True)]
     # The front is drawn last, so that nothing hides it.
     order = sorted(range(len(marks)), key=lambda i: (marks[i].chosen, marks[i].front))
     parts += [_mark(marks[i], spots[i], boxes[i], across(marks[i].point), unit) for i in order]
@@ -111,7 +114,18 @@ def _chart(
     return el("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
 
 
-def _frame(x: Axis, y: Axis, unit: str, title: str) -> Iterator[Html]:
+def _above(perplexity: Spread, baseline: float | None) -> Spread:
+    """What FP32 does not have: 8 bits and 2 bits differ by orders of magnitude in it, not in perplexity."""
+    if baseline is None:
+        return perplexity
+    least = LEAST * baseline
+    value, low, high = (
+        max(end - baseline, least) for end in (perplexity.value, perplexity.low, perplexity.high)
+    )
+    return Spread(value, low, high)
+
+
+def _frame(x: Axis, y: Axis, unit: str, title: str, baseline: float | None) -> Iterator[Html]:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     yield el("line", x1=_n(LEFT), x2=_n(right), y1=_n(bottom), y2=_n(bottom), class_="axis")
     yield el("line", x1=_n(LEFT), x2=_n(LEFT), y1=_n(TOP), y2=_n(bottom), class_="axis")
@@ -121,20 +135,15 @@ def _frame(x: Axis, y: Axis, unit: str, title: str) -> Iterator[Html]:
     for value in y.ticks():
         yield el("text", format_value(value, ""), x=_n(LEFT - 6), y=_n(y.at(value) + 4), text_anchor="end")
     yield el("text", title, x=_n((LEFT + right) / 2), y=_n(HEIGHT - 6), text_anchor="middle", class_="strong")
-    yield el("text", "perplexity", x=_n(4), y=_n(TOP), class_="strong")
+    above = "" if baseline is None else f" above FP32's {format_value(baseline, '')}"
+    yield el("text", f"perplexity{above}", x=_n(4), y=_n(TOP), class_="strong")
 
 
-def _baseline(height: float) -> Html:
-    line = el("line", x1=_n(LEFT), x2=_n(WIDTH - RIGHT), y1=_n(height), y2=_n(height), class_="axis dashed")
-    return join((line, el("text", "FP32", x=_n(WIDTH - RIGHT), y=_n(height - 4), text_anchor="end")))
-
-
-def _bar(mark: Mark, spot: tuple[float, float], y: Axis) -> Html | None:
+def _bar(height: Spread, spot: tuple[float, float], y: Axis) -> Html | None:
     """The interval of the perplexity."""
-    spread = mark.point.perplexity
-    if not math.isfinite(spread.low + spread.high) or spread.low == spread.high:
+    if not math.isfinite(height.low + height.high) or height.low == height.high:
         return None
-    low, high = max(spread.low, y.low), min(spread.high, y.high)
+    low, high = max(height.low, y.low), min(height.high, y.high)
     return el("line", x1=_n(spot[0]), x2=_n(spot[0]), y1=_n(y.at(low)), y2=_n(y.at(high)), class_="axis")
 
 
