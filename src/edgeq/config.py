@@ -64,11 +64,18 @@ class BenchSection(_Section):
     samples: int | None = Field(default=None, ge=1)
     min_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     processes: int | None = Field(default=None, ge=1)
+    prompt_tokens: int | None = Field(default=None, ge=1)
+    new_tokens: int | None = Field(default=None, ge=1)
+    lm_eval_tasks: tuple[str, ...] = ()
 
-    def options(self) -> BenchOptions:
-        """The options, with the fields that the file does not set at their defaults."""
+    def options(self, folder: Path) -> BenchOptions:
+        """The options, with the fields that the file does not set at their defaults.
+
+        Tasks are relative to ``folder``.
+        """
         base = BenchOptions.quick() if self.quick else BenchOptions()
-        return replace(base, **self.model_dump(exclude_none=True, exclude={"quick"}))
+        given = self.model_dump(exclude_none=True, exclude={"quick", "lm_eval_tasks"})
+        return replace(base, **given, tasks=tuple(str(folder / path) for path in self.lm_eval_tasks))
 
 
 class TargetSection(Recipe):
@@ -242,7 +249,7 @@ class _Resolved:
             metrics=data.metrics,
             preprocessing=self.preprocessing(),
             data_options=self.data_options(),
-            bench=file.bench.options(),
+            bench=file.bench.options(self.base),
             overwrite=file.overwrite,
             threads=file.threads,
             task=file.task,

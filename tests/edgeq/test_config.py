@@ -24,6 +24,7 @@ budgets = ["size <= 50%", "top1 >= 99%"]
 quick = true
 parts = ["size", "accuracy"]
 samples = 100
+lm_eval_tasks = ["tasks/questions.yaml"]
 
 [data]
 calibration = "calib"
@@ -78,6 +79,7 @@ def test_everything_that_a_file_can_say(tmp_path: Path) -> None:
     assert (config.preprocessing.resize, config.preprocessing.crop) == (232, "model")
     assert (config.junit, config.json_file) == (tmp_path / "junit.xml", Path("/abs/check.json"))
     assert (config.bench.parts, config.bench.samples) == (("size", "accuracy"), 100)
+    assert config.bench.tasks == (str(tmp_path / "tasks" / "questions.yaml"),)
     first, second = config.targets
     assert (first.name, first.target, first.strict) == ("int8-static", "onnxruntime", True)
     assert first.output == tmp_path / "out" / "m-int8-static"

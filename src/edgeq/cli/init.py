@@ -42,7 +42,7 @@ budgets = [
 
 # [bench]
 # quick = true                     # seconds instead of tens of seconds: wider intervals
-# parts = ["size", "accuracy"]     # of size, load, latency, memory, accuracy
+# parts = ["size", "accuracy"]     # of size, load, latency, generation, memory, accuracy
 
 [report]
 junit = "build/edgeq-junit.xml"
