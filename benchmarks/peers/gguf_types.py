@@ -2,7 +2,7 @@
 
 python benchmarks/peers/gguf_types.py MODEL TEXT [ROW …]     rows: TYPE[+text|+gptq|+awq][+torch]
 
-``+text``: an importance matrix; ``+torch``: the same artefact's values in PyTorch too. The first 40,000 tokens
+``+text``: an importance matrix; ``+torch``: the artefact in PyTorch too. The first 40,000 tokens
 are judged, in windows of 256; calibration takes 96 windows from token 100,000 on.
 """
 

@@ -79,9 +79,9 @@ def _floats(place: TensorPlace, weights: Weights) -> Floats:
 
 def _float_type(place: TensorPlace, weights: Weights, file_type: FileType, others: Mapping[str, str]) -> str:
     # llama.cpp reads norms and biases in float32 only.
-    if len(place.shape) == 1 or file_type.name == "f32":
+    if len(place.shape) == 1:
         return "F32"
-    kind = "BF16" if file_type.name == "bf16" else "F16"
+    kind = file_type.tensor if file_type.maker == "float" else "F16"
     if file_type.maker == "package" and place.shape[-1] % BLOCK == 0:
         kind = file_type.tensor
     kind = others.get(place.layer, kind)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeq.compiler.load.checkpoint import Checkpoint
-from edgeq.compiler.plan import NodePlan
+from edgeq.compiler.plan import NodePlan, Precision
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.weights.decoder import Decoder
@@ -15,6 +15,11 @@ from edgeq.compiler.weights.planning import BITS, plan_weights
 from edgeq.targets.base import Quantizer
 from edgeq.targets.gguf.types import LLAMA_OVERRIDES, PACKAGE_OVERRIDES, FileType
 
+_FLOATS: dict[str, tuple[Precision, str]] = {
+    "f32": ("fp32", "float32, as the scheme says"),
+    "f16": ("fp16", "float16, as the scheme says"),
+    "bf16": ("bf16", "bfloat16, as the type says"),
+}
 _OWN = {"int8-weight": "int8", "int4-weight": "int4", "int3-weight": "int3", "int2-weight": "int2"}
 
 
@@ -27,7 +32,10 @@ def float_quantizer(file_type: FileType) -> Quantizer:
         assert rules is not None
         planned = plan_weights(Decoder(checkpoint).linear_layers(), request.recipe, rules)
         for name, node in planned.plan.nodes.items():
-            if node.precision in BITS:
+            if file_type.maker == "float" and not node.pinned:
+                kept, said = _FLOATS[file_type.name]
+                planned.plan.nodes[name] = replace(node, precision=kept, reason=said)
+            elif node.precision in BITS:
                 planned.plan.nodes[name] = replace(node, reason=_reason(node, file_type))
         return Quantized(request.model, planned.plan)
 
@@ -40,6 +48,8 @@ def overridden(file_type: FileType, nodes: Mapping[str, NodePlan]) -> dict[str, 
     own = _OWN.get(file_type.scheme)
     found = {}
     for name, node in nodes.items():
+        if file_type.maker == "float" and not node.pinned:
+            continue
         if node.precision != own and node.precision in types:
             found[name] = types[node.precision]
     return found

@@ -23,9 +23,9 @@ pytest.importorskip("llama_cpp")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows of 256 and 512: whole superblocks."""
+    """Rows of 256: whole superblocks."""
     folder = tmp_path_factory.mktemp("llama")
-    return tiny_llama(folder, hidden_size=256, intermediate_size=512, num_hidden_layers=2)
+    return tiny_llama(folder, hidden_size=256, intermediate_size=256)
 
 
 @pytest.fixture(scope="module")
