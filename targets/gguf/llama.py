@@ -30,6 +30,16 @@ def is_installed() -> bool:
     return find_spec("llama_cpp") is not None
 
 
+def installed_version() -> str | None:
+    """The version of llama-cpp-python; None: it is not there."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("llama-cpp-python")
+    except PackageNotFoundError:
+        return None
+
+
 def library() -> Any:
     """The module ``llama_cpp``; raises MissingExtraError."""
     try:

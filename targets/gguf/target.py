@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.targets.base import BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner
+from edgeq.targets.base import Availability, BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner
 from edgeq.targets.language.target import CheckpointTarget
 
 if TYPE_CHECKING:
@@ -24,6 +24,18 @@ class GgufTarget(CheckpointTarget):
     title = "GGUF (llama.cpp, Ollama)"
     extra: str | None = "gguf"
     packages = ("gguf", "transformers", "torch", "tokenizers")
+
+    def availability(self) -> Availability:
+        """Ready without llama.cpp, which runs the files and makes K- and IQ-quants."""
+        from edgeq.targets.gguf.llama import installed_version
+
+        found = super().availability()
+        if not found.ready:
+            return found
+        llama = installed_version()
+        if llama is None:
+            return Availability(True, f"{found.detail}; without llama-cpp-python (extra llama-cpp)")
+        return Availability(True, f"{found.detail}, llama-cpp-python {llama}")
 
     def capabilities(self, options: GgufOptions | None = None) -> Capabilities:
         from edgeq.targets.gguf.capabilities import capabilities_of

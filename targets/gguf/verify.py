@@ -32,4 +32,4 @@ def _result(node: NodePlan, kind: str | None) -> NodeResult:
     reason = node.reason
     if actual != planned and node.asked:
         reason = f"{node.reason}; stored as {kind}, which the file's type mixes in"
-    return NodeResult(node.name, node.op_type, planned, actual, f"{kind} blocks", reason, node.asked)
+    return NodeResult(node.name, node.op_type, planned, actual, kind, reason, node.asked)

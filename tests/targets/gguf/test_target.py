@@ -82,6 +82,30 @@ def test_other_types_of_the_package(source: Path, tmp_path: Path, file_type: str
     assert error < 0.05
 
 
+def test_checkpoints_of_bfloat16(tmp_path: Path) -> None:
+    source = tiny_llama(tmp_path / "source", dtype="bfloat16")
+    result = compile_gguf(source, tmp_path / "a", "f16")
+    name = "model.layers.0.mlp.up_proj.weight"
+    found = GgufFile(result.folder / "model.gguf").float32("blk.0.ffn_up.weight")
+    np.testing.assert_allclose(found, Checkpoint(source).float32(name), atol=2**-24)
+    result = compile_gguf(source, tmp_path / "b", "bf16")
+    found = GgufFile(result.folder / "model.gguf").float32("blk.0.ffn_up.weight")
+    np.testing.assert_array_equal(found, Checkpoint(source).float32(name))
+
+
+def test_floats_beyond_float16_stay_float32(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    source = tiny_llama(tmp_path / "source", dtype="float32")
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"][0, 0] = 1e5
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    result = compile_gguf(source, tmp_path / "a", "f16")
+    types = GgufFile(result.folder / "model.gguf").types
+    assert types["output.weight"] == "F32"
+    assert types["token_embd.weight"] == "F16"
+
+
 def test_rows_that_are_no_whole_blocks_stay_float(tmp_path: Path) -> None:
     source = tiny_llama(tmp_path / "source", intermediate_size=80)
     result = compile_gguf(source, tmp_path / "a", "q4_0")
