@@ -30,6 +30,7 @@ def decoder_model(decoder: Decoder, tensors: StoredTensors, accuracy_level: int)
 
     Raises:
         TargetError: the checkpoint has tensors that the architecture does not explain.
+        ModelError: it lacks some.
     """
     writer = _Writer(decoder, tensors, accuracy_level)
     writer.write()
@@ -196,7 +197,7 @@ class _Writer:
         return self._node("Gelu", [x], f"{name}.act_fn", approximate=approximate)
 
     def _head(self, x: ir.Value) -> ir.Value:
-        if self.tensors.has("lm_head.weight"):
+        if self.tensors.has("lm_head.weight") or not self.decoder.tied:
             return self._linear(x, "lm_head")
         table = self.graph.initializers["model.embed_tokens.weight"]
         weight = self._node("Transpose", [table], "lm_head.transposed", perm=[1, 0])

@@ -11,6 +11,7 @@ from edgeq.calibration.types import Array
 from edgeq.compiler.quantize.blocks import pack
 from edgeq.compiler.weights.spec import QuantizedWeight
 from edgeq.compiler.weights.store import WeightStore
+from edgeq.errors import ModelError
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 # Values that are looked at together.
@@ -28,18 +29,19 @@ def lazy(name: str, dtype: ir.DataType, shape: tuple[int, ...], read: Callable[[
     return ir.LazyTensor(make, dtype, ir.Shape(shape), name=name)
 
 
-def blocks_of(weight: QuantizedWeight) -> tuple[Array, Array, Array | None]:
-    """Codes uint8 [N, blocks, bytes], scales float16 [N, blocks], zero points uint8 [N, bytes] or None.
-
-    As com.microsoft.MatMulNBits reads them: the last block is padded with the code of zero.
-    """
+def packed_codes(weight: QuantizedWeight) -> Array:
+    """uint8 [N, blocks, bytes], as com.microsoft.MatMulNBits reads them; the last block is padded."""
     spec, (outputs, inputs) = weight.spec, weight.codes.shape
     blocks = spec.groups(inputs)
     padded = np.full((outputs, blocks * spec.group_size), spec.centre, np.uint8)
     padded[:, :inputs] = weight.codes
-    codes = pack(padded.reshape(outputs, blocks, spec.group_size), spec.bits)
-    zeros = None if weight.zero_points is None else pack(weight.zero_points, spec.bits)
-    return codes, weight.scales.astype(np.float16), zeros
+    return pack(padded.reshape(outputs, blocks, spec.group_size), spec.bits)
+
+
+def packed_zero_points(weight: QuantizedWeight) -> Array:
+    """uint8 [N, bytes] of asymmetric weights, packed like the codes."""
+    assert weight.zero_points is not None
+    return pack(weight.zero_points, weight.spec.bits)
 
 
 class StoredTensors:
@@ -54,7 +56,14 @@ class StoredTensors:
         return name in self.store.checkpoint.tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.store.checkpoint.tensors[name].shape
+        """Raises ModelError when the checkpoint has no such tensor."""
+        found = self.store.checkpoint.tensors.get(name)
+        if found is None:
+            raise ModelError(
+                f"{self.store.checkpoint.path} has no tensor {name!r}.",
+                fix="Download or save the model again.",
+            )
+        return found.shape
 
     def is_half(self, name: str) -> bool:
         """Whether a float weight is stored in float16: where its values allow it."""
@@ -70,8 +79,8 @@ class StoredTensors:
     def matrix(self, name: str, *, transposed: bool) -> ir.LazyTensor:
         """A float weight [N, K], or [K, N], in float16 where :meth:`is_half` says so."""
         self.used.add(name)
-        half = self.is_half(name)
         shape = self.shape(name)
+        half = self.is_half(name)
         numpy_type = np.float16 if half else np.float32
 
         def read() -> Array:
@@ -99,28 +108,28 @@ class StoredTensors:
         assert spec is not None
         outputs, inputs = self.shape(f"{layer}.weight")
         blocks = spec.groups(inputs)
+        read = self.store.quantized
         codes = lazy(
             f"{layer}.codes",
             ir.DataType.UINT8,
             (outputs, blocks, spec.group_size * spec.bits // 8),
-            lambda: blocks_of(self.store.quantized(layer))[0],
+            lambda: packed_codes(read(layer)),
         )
         scales = lazy(
             f"{layer}.scales",
             ir.DataType.FLOAT16,
             (outputs, blocks),
-            lambda: blocks_of(self.store.quantized(layer))[1],
+            lambda: read(layer).scales.astype(np.float16),
         )
         if spec.symmetric:
             return codes, scales, None
-
-        def zeros() -> Array:
-            found = blocks_of(self.store.quantized(layer))[2]
-            assert found is not None
-            return found
-
-        shape = (outputs, -(-blocks * spec.bits // 8))
-        return codes, scales, lazy(f"{layer}.zero_points", ir.DataType.UINT8, shape, zeros)
+        zeros = lazy(
+            f"{layer}.zero_points",
+            ir.DataType.UINT8,
+            (outputs, -(-blocks * spec.bits // 8)),
+            lambda: packed_zero_points(read(layer)),
+        )
+        return codes, scales, zeros
 
     def values(self, name: str) -> Array:
         """float32: what the artefact holds of one of the checkpoint's tensors."""

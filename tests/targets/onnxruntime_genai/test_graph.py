@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeq.compiler.weights.spec import WeightSpec
-from edgeq.errors import TargetError
+from edgeq.errors import ModelError, TargetError
 from edgeq.targets.onnxruntime_genai.architecture import read_decoder
 from edgeq.targets.onnxruntime_genai.runner import GenaiRunner
 from edgeq.targets.onnxruntime_genai.stored import StoredGraph
@@ -129,4 +129,17 @@ def test_a_tensor_without_a_place_is_refused(tmp_path: Any) -> None:
     safetensors.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     store = rounded_store(folder, None, tmp_path / "store")
     with pytest.raises(TargetError, match="no place for the tensor 'model"):
+        write_graph(store, tmp_path / "onnx")
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
+def test_a_missing_tensor_is_refused(name: str, tmp_path: Any) -> None:
+    import safetensors.numpy as safetensors
+
+    folder = tiny_decoder(tmp_path / "model")
+    weights = safetensors.load_file(folder / "model.safetensors")
+    del weights[name]
+    safetensors.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    store = rounded_store(folder, None, tmp_path / "store")
+    with pytest.raises(ModelError, match=f"has no tensor '{name}'"):
         write_graph(store, tmp_path / "onnx")
