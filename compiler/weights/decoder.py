@@ -55,7 +55,7 @@ class Decoder:
         """
         self.checkpoint = checkpoint
         self.model = _skeleton(checkpoint)
-        self._names = {id(module): name for name, module in self.model.named_modules()}
+        self._names: dict[int, str] = {id(module): name for name, module in self.model.named_modules()}
         self.prefix, self._layers = self._decoder_layers()
         head = self.model.get_output_embeddings()
         # Whether the output layer multiplies by the table of embeddings.
@@ -92,7 +92,8 @@ class Decoder:
         import torch
 
         table, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
-        yield LinearLayer(self.embedding, *table.weight.shape, "Embedding")
+        rows, width = table.weight.shape
+        yield LinearLayer(self.embedding, rows, width, "Embedding")
         for name, module in self.model.named_modules():
             if not isinstance(module, torch.nn.Linear) or (self.tied and module is head):
                 continue
@@ -103,8 +104,10 @@ class Decoder:
         """Whether a linear layer chooses among experts, or weighs a shared one."""
         parent = self.model.get_submodule(name.rpartition(".")[0])
         experts = getattr(parent, "experts", None)
-        count = len(experts) if hasattr(experts, "__len__") else None
-        return experts is not None and module.out_features in (count, 1)
+        if experts is None:
+            return False
+        count = len(experts) if hasattr(experts, "__len__") else 1
+        return module.out_features in (count, 1)
 
     def layer(self, index: int) -> Any:
         """The module of a decoder layer."""
@@ -279,7 +282,7 @@ def _empty_on_meta() -> Any:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class EmptyOnMeta(TorchFunctionMode):
+    class EmptyOnMeta(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.empty:
                 return func(*args, **{**(kwargs or {}), "device": "meta"})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from edgeq.compiler.weights.collecting import Readers, collect, shared_inputs, stages
 from edgeq.compiler.weights.decoder import Decoder, LayerCall
@@ -58,7 +61,7 @@ class LayerJob:
 
         for hidden in self.states:
             call = self.calls[(hidden.shape[0], hidden.shape[1])]
-            yield lambda h=hidden, c=call: self.decoder.run(self.index, torch.from_numpy(h), c)
+            yield partial(self.decoder.run, self.index, torch.from_numpy(hidden), call)
 
     def outputs(self) -> Iterator[Floats]:
         """What the layer, as it is now, returns for every batch."""
@@ -130,7 +133,7 @@ def _fold(job: LayerJob, fold: Fold, statistics: InputStatistics, result: LayerR
     before = next(job.passes())().numpy()
     apply_fold(job.module, fold, scales)
     if differs(before, next(job.passes())().numpy()):
-        apply_fold(job.module, fold, 1 / scales)
+        apply_fold(job.module, fold, np.reciprocal(scales))
         for name in readers:
             result.unscaled[f"{job.unit}.{name}"] = "not scaled: the layer would compute something else"
         return

@@ -30,7 +30,7 @@ from edgeq.compiler.weights.rules import CALIBRATED, missing_text
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.compiler.weights.store import WeightStore
-from edgeq.compiler.weights.work import open_store
+from edgeq.compiler.weights.work import opened_store
 
 # Units besides the decoder layers: what stands before and beside them, and the output layer.
 OUTSIDE, HEAD = "outside", "head"
@@ -53,8 +53,8 @@ def quantize_checkpoint(request: Request, work: Path) -> Quantized:
     calibrated = method_of(request.recipe) in CALIBRATED
     if calibrated and request.calibration is None:
         raise missing_text(request.recipe.weight_method or "")
-    store = open_store(work, checkpoint, request, planned.specs)
-    with _threads(request.threads):
+    opened = opened_store(work, checkpoint, request, planned.specs)
+    with opened as store, _threads(request.threads):
         run = _Run(request, decoder, planned.specs, store, Settings(request.recipe, rules))
         if calibrated:
             run.calibrated()

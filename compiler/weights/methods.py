@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -120,7 +121,7 @@ def _nearest(
     weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings, why: str
 ) -> MethodResult:
     found = round_stored(weight, spec, settings)
-    record = {"fallback": why} if why else {}
+    record: dict[str, Any] = {"fallback": why} if why else {}
     if statistics.tokens:
         record["error"] = relative_error(weight, found.weight, statistics)
     return replace(found, record=record)

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from edgeq.compiler.weights.spec import Floats
 
+# Rows of a Hessian that are computed at a time; the part below them is the same as that beside them.
+_BAND = 1024
+
 
 @dataclass
 class InputStatistics:
@@ -40,7 +43,7 @@ class InputStatistics:
         np.maximum(self.largest, size.max(axis=0, initial=0.0), out=self.largest)
         self.squares += np.einsum("tk,tk->k", x, x)
         if self.hessian is not None:
-            self.hessian += x.T @ x
+            _add_products(self.hessian, x)
 
     def merge(self, other: InputStatistics) -> None:
         """Add the inputs that ``other`` has seen."""
@@ -50,3 +53,12 @@ class InputStatistics:
         np.maximum(self.largest, other.largest, out=self.largest)
         if self.hessian is not None and other.hessian is not None:
             self.hessian += other.hessian
+
+
+def _add_products(hessian: Floats, x: Floats) -> None:
+    """Add x xᵀ of all rows; a whole product of the Hessian's size is never in memory beside it."""
+    inputs = len(hessian)
+    for start in range(0, inputs, _BAND):
+        stop = min(start + _BAND, inputs)
+        hessian[start:stop, start:] += x[:, start:stop].T @ x[:, start:]
+        hessian[stop:, start:stop] = hessian[start:stop, stop:].T

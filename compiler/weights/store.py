@@ -112,8 +112,7 @@ class WeightStore:
 
     def clear(self) -> None:
         """Forget every unit."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        empty(self.folder)
         for known in (self.records, self._specs, self._tensors):
             known.clear()
 
@@ -124,3 +123,12 @@ class WeightStore:
 
     def _linear_names(self) -> list[str]:
         return [name.removesuffix(".weight") for name in self.checkpoint.tensors if name.endswith(".weight")]
+
+
+def empty(folder: Path) -> None:
+    """Delete what is in ``folder``, and leave the folder itself, which may be locked."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,23 +17,58 @@ from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.weights.methods import method_of
 from edgeq.compiler.weights.spec import WeightSpec
-from edgeq.compiler.weights.store import WeightStore
+from edgeq.compiler.weights.store import WeightStore, empty
 from edgeq.errors import EdgeqError
+from edgeq.progress import Progress
 
 
-def open_store(
+@contextmanager
+def opened_store(
     work: Path, checkpoint: Checkpoint, request: Request, specs: Mapping[str, WeightSpec]
-) -> WeightStore:
-    """The store of this quantization with its finished units; a damaged one starts anew."""
+) -> Iterator[WeightStore]:
+    """The store of this quantization with its finished units; a damaged one starts anew.
+
+    No other process quantizes in its folder as long as the block lasts.
+    """
     folder = work / work_key(request, specs)
+    with _alone(folder, request.progress):
+        yield _open(folder, checkpoint, specs)
+
+
+def _open(folder: Path, checkpoint: Checkpoint, specs: Mapping[str, WeightSpec]) -> WeightStore:
     try:
         store = WeightStore(folder, checkpoint)
         if all(store.spec(name) == specs.get(name) for name in store.layers):
             return store
     except (EdgeqError, OSError, ValueError, KeyError, TypeError):
         pass
-    shutil.rmtree(folder, ignore_errors=True)
+    empty(folder)
     return WeightStore(folder, checkpoint)
+
+
+@contextmanager
+def _alone(folder: Path, progress: Progress) -> Iterator[None]:
+    handle = _locked(folder, progress)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(folder: Path, progress: Progress) -> int:
+    """A handle of ``folder``, which no other process has locked."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.note(f"Another edgeq quantizes the same model in {folder}: waiting for it.")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # The other one may have removed the folder when it was done.
+        if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
+            return handle
+        os.close(handle)
 
 
 def work_key(request: Request, specs: Mapping[str, WeightSpec]) -> str:

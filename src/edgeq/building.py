@@ -84,8 +84,9 @@ def check_start(order: Order, calibration: Any, *, force: bool) -> None:
     """
     if order.recipe.scheme in NEEDS_CALIBRATION and calibration is None:
         raise missing_calibration(order.recipe.scheme)
-    if order.recipe.weight_method in CALIBRATED and calibration is None:
-        raise missing_text(order.recipe.weight_method or "")
+    method = order.recipe.weight_method
+    if method is not None and method in CALIBRATED and calibration is None:
+        raise missing_text(method)
     check_output(order.place, force=force)
 
 
