@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.compiler.weights.rtn import quantize_rtn
+from edgeq.compiler.weights.spec import WeightSpec
+from edgeq.compiler.weights.statistics import InputStatistics
+from tests.support.layer_inputs import inputs_of, statistics_of, weight_of
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group", [32, 64, -1])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_better_than_the_range_of_each_group(bits: int, group: int, symmetric: bool) -> None:
+    weight = weight_of(32, 128)
+    found = quantize_rtn(weight, WeightSpec(bits, group, symmetric), negative_scales=False)
+    groups = weight.reshape(32 * found.scales.shape[1], -1)
+    low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
+    if symmetric:
+        scale = np.maximum(-low, high) / max((1 << (bits - 1)) - 1, 1)
+        plain = np.clip(np.rint(groups / scale), -(1 << (bits - 1)), (1 << (bits - 1)) - 1) * scale
+    else:
+        scale = (high - low) / ((1 << bits) - 1)
+        zero = np.rint(-low / scale)
+        plain = (np.clip(np.rint(groups / scale) + zero, 0, (1 << bits) - 1) - zero) * scale
+    error = ((found.dequantize() - weight) ** 2).sum()
+    assert error <= 1.001 * ((plain - groups) ** 2).sum()
+    np.testing.assert_array_equal(found.scales.astype(np.float16).astype(np.float32), found.scales)
+
+
+def test_what_is_on_a_grid_is_kept() -> None:
+    weight = np.tile(np.arange(-8, 8, dtype=np.float32), (4, 4)) * np.float32(0.25)
+    found = quantize_rtn(weight, WeightSpec(4, 32), negative_scales=False)
+    np.testing.assert_array_equal(found.dequantize(), weight)
+
+
+def test_negative_scales_use_the_longer_side() -> None:
+    weight = -np.tile(np.arange(-8, 8, dtype=np.float32), (4, 4))
+    found = quantize_rtn(weight, WeightSpec(4, 32), negative_scales=True)
+    np.testing.assert_array_equal(found.dequantize(), weight)
+    assert (found.scales < 0).all()
+
+
+def test_zero_points_keep_their_lower_bound() -> None:
+    weight = np.abs(weight_of(8, 64))
+    found = quantize_rtn(
+        weight, WeightSpec(4, 32, symmetric=False), negative_scales=False, lowest_zero_point=1
+    )
+    assert found.zero_points is not None
+    assert found.zero_points.min() == 1
+
+
+@given(st.integers(1, 63), st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_statistics_of_shards_add_up(cut: int, seed: int) -> None:
+    inputs = inputs_of(12, 64, seed)
+    first, second = statistics_of(inputs[:cut]), statistics_of(inputs[cut:])
+    first.merge(second)
+    whole = statistics_of(inputs)
+    assert first.tokens == whole.tokens
+    np.testing.assert_array_equal(first.largest, whole.largest)
+    assert first.hessian is not None
+    assert whole.hessian is not None
+    np.testing.assert_allclose(first.hessian, whole.hessian, rtol=1e-3, atol=1e-4 * whole.squares.max())
+    np.testing.assert_allclose(first.absolute, whole.absolute, rtol=1e-4)
+
+
+def test_merging_nothing_changes_nothing() -> None:
+    whole = statistics_of(inputs_of(12, 64))
+    before = whole.squares.copy()
+    whole.merge(InputStatistics.empty(12, hessian=True))
+    np.testing.assert_array_equal(whole.squares, before)
