@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.support.cli import Workspace
+from edgeq.cli.app import app
 from tests.support.compared_llama import llama_workspace
 
 pytest.importorskip("transformers")
@@ -24,27 +27,31 @@ BUDGETS = ("-b", "perplexity <= 200%", "-b", "size <= 1MB")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(llama_workspace(tmp_path_factory.mktemp("llama")))
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return llama_workspace(tmp_path_factory.mktemp("llama"))
+
+
+def edgeq(folder: Path, *arguments: str) -> Any:
+    """The command in ``folder``, in this process: PyTorch is imported once for all tests."""
+    with contextlib.chdir(folder):
+        return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture(scope="module")
-def first(work: Workspace) -> dict[str, object]:
+def first(work: Path) -> dict[str, object]:
     """The document of a first run: everything is made."""
-    run = work.edgeq(*COMMON, *ROWS, *BUDGETS, "--json", "--quiet")
-    assert run.returncode == 0, run.stderr
+    run = edgeq(work, *COMMON, *ROWS, *BUDGETS, "--json", "--quiet")
+    assert run.exit_code == 0, run.stderr
     found: dict[str, object] = json.loads(run.stdout)
     return found
 
 
-def made(work: Workspace) -> dict[str, int]:
+def made(work: Path) -> dict[str, int]:
     """When each artefact's files were written."""
-    return {p.name: p.stat().st_mtime_ns for p in (work.folder / "out").glob("m-*/model.safetensors")}
+    return {p.name: p.stat().st_mtime_ns for p in (work / "out").glob("m-*/model.safetensors")}
 
 
-def test_the_document_has_a_row_for_each_with_what_was_measured(
-    work: Workspace, first: dict[str, object]
-) -> None:
+def test_the_document_has_a_row_for_each_with_what_was_measured(work: Path, first: dict[str, object]) -> None:
     rows = first["rows"]
     assert isinstance(rows, list)
     assert [(row["target"], row["method"]) for row in rows] == [
@@ -64,32 +71,28 @@ def test_the_document_has_a_row_for_each_with_what_was_measured(
     assert values[1] == pytest.approx(values[3], rel=1e-3)
     assert first["recommended"] in by_name
     assert first["front"]
-    assert json.loads((work.folder / "out" / "m-comparison.json").read_text()) == first
-    assert [p for p in work.leftovers() if "edgeq-work" in p and p.count("/") > 1] == []
+    assert json.loads((work / "out" / "m-comparison.json").read_text()) == first
+    assert [p for p in work.rglob(".edgeq-work/*")] == []
 
 
-def test_the_page_shows_the_rows_their_links_and_the_picture(
-    work: Workspace, first: dict[str, object]
-) -> None:
-    page = (work.folder / "out" / "m-comparison.html").read_text()
+def test_the_page_shows_the_rows_their_links_and_the_picture(work: Path, first: dict[str, object]) -> None:
+    page = (work / "out" / "m-comparison.html").read_text()
     assert page.count("<circle") == 4
     assert 'href="m-gptq-4bit-g32-vllm/report.html"' in page
     sentences = first["recommendation"]
     assert isinstance(sentences, list)
-    text = (work.folder / "out" / "m-comparison.md").read_text()
+    text = (work / "out" / "m-comparison.md").read_text()
     assert text.startswith("## m\n\n**Ship ")
 
 
-def test_finished_rows_are_not_made_again_and_missing_ones_are(
-    work: Workspace, first: dict[str, object]
-) -> None:
+def test_finished_rows_are_not_made_again_and_missing_ones_are(work: Path, first: dict[str, object]) -> None:
     before = made(work)
-    folder = work.folder / "out" / "m-gptq-4bit-g32-vllm"
+    folder = work / "out" / "m-gptq-4bit-g32-vllm"
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    run = work.edgeq(*COMMON, *ROWS, "-b", "perplexity <= 50%", "-b", "size <= 1MB")
-    assert run.returncode == 1, run.stderr
+    run = edgeq(work, *COMMON, *ROWS, "-b", "perplexity <= 50%", "-b", "size <= 1MB")
+    assert run.exit_code == 1, run.stderr
     assert run.stderr.count("Evaluating") == 1
     # Other budgets judge the same measurements.
     assert "Nothing keeps every budget." in run.stdout
@@ -100,17 +103,26 @@ def test_finished_rows_are_not_made_again_and_missing_ones_are(
     assert [line[2] for line in lines] == ["hf-gptq", "hf-gptq", "vllm", "vllm"]
 
 
-def test_an_artefact_of_another_order_is_not_replaced(work: Workspace, first: dict[str, object]) -> None:
-    run = work.edgeq(*COMMON, *ROWS[:-1], "3", *BUDGETS)
-    assert run.returncode == 2
+def test_an_artefact_of_another_order_is_not_replaced(work: Path, first: dict[str, object]) -> None:
+    run = edgeq(work, *COMMON, *ROWS[:-1], "3", *BUDGETS)
+    assert run.exit_code == 2
     assert "m-gptq-4bit-g32-hf-gptq is there" in run.stderr
 
 
-def test_what_was_named_in_vain_is_a_row_and_stops_nothing(work: Workspace) -> None:
-    run = work.edgeq(
-        *COMMON[:-1], "vain/m", "--methods", "rtn,nf4", "--formats", "hf-gptq", "--block-size", "32", *BUDGETS
+def test_what_was_named_in_vain_is_a_row_and_stops_nothing(work: Path) -> None:
+    run = edgeq(
+        work,
+        *COMMON[:-1],
+        "vain/m",
+        "--methods",
+        "rtn,nf4",
+        "--formats",
+        "hf-gptq",
+        "--block-size",
+        "32",
+        *BUDGETS,
     )
-    assert run.returncode == 0, run.stderr
+    assert run.exit_code == 0, run.stderr
     assert "hf-gptq (nf4-4bit-g32): hf-gptq stores no NF4 weights." in run.stdout
     assert "Ship hf-gptq (rtn-4bit-g32)" in run.stdout
 
@@ -127,18 +139,18 @@ def test_what_was_named_in_vain_is_a_row_and_stops_nothing(work: Workspace) -> N
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_any_work(
-    work: Workspace, arguments: tuple[str, ...], said: str
+    work: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    run = work.edgeq(*COMMON[:-1], "none/m", *arguments)
-    assert run.returncode in (2, 3)
+    run = edgeq(work, *COMMON[:-1], "none/m", *arguments)
+    assert run.exit_code in (2, 3)
     assert said in run.stderr
-    assert not (work.folder / "none").exists()
+    assert not (work / "none").exists()
 
 
-def test_pages_of_somebody_else_are_not_replaced(work: Workspace) -> None:
-    folder = Path(work.folder / "foreign")
+def test_pages_of_somebody_else_are_not_replaced(work: Path) -> None:
+    folder = work / "foreign"
     folder.mkdir()
     (folder / "m-comparison.html").write_text("mine")
-    run = work.edgeq(*COMMON[:-1], os.fspath(folder / "m"), "--methods", "rtn")
-    assert run.returncode == 2
+    run = edgeq(work, *COMMON[:-1], os.fspath(folder / "m"), "--methods", "rtn")
+    assert run.exit_code == 2
     assert "is no page of edgeq compare" in run.stderr

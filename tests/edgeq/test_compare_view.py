@@ -19,6 +19,7 @@ from edgeq.candidates import Candidate
 from edgeq.cli.language_tables import language_view
 from edgeq.comparison import Row
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.findings import Diagnosis
 from edgeq.errors import TargetError
 from edgeq.language.advice import calibration_sentences, what_to_try
 from edgeq.language.choices import Axes
@@ -163,6 +164,15 @@ def test_the_choice_of_the_text_is_told_with_what_it_has_changed(comparison: Lan
 def test_advice_names_what_was_not_tried(comparison: LanguageComparison) -> None:
     assert what_to_try(comparison.rows, Axes(bits=(4,))) == ["Try --bits 8."]
     assert what_to_try(comparison.rows[3:4], Axes(bits=(8,))) == []
+    first = comparison.rows[0]
+    assert first.result is not None
+    found = Diagnosis(layers=(), overrides=("model.layers.0.mlp.down_proj=int8",))
+    first.result = replace(
+        first.result, manifest=first.result.manifest.model_copy(update={"diagnosis": found})
+    )
+    assert what_to_try([first], Axes(bits=(8,))) == [
+        "Try 8 bits for the layers that lose most, --override 'model.layers.0.mlp.down_proj=int8'."
+    ]
 
 
 def test_nothing_to_ship_is_exit_code_1(comparison: LanguageComparison) -> None:

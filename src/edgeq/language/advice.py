@@ -9,6 +9,7 @@ from edgeq.comparison import Row
 from edgeq.language.choices import Axes
 from edgeq.language.measures import PERPLEXITY, quality
 from edgeq.language.pareto import Spread
+from edgeq.targets.registry import get_target
 
 SMALLER_GROUP = 32
 
@@ -16,10 +17,10 @@ SMALLER_GROUP = 32
 def what_to_try(rows: Sequence[Row], axes: Axes) -> list[str]:
     """Settings that cost less quality than those that were tried."""
     tries = []
-    layers = _sensitive(rows)
-    if layers:
-        given = " ".join(f"--override '{layer}=int8'" for layer in layers)
-        tries.append(f"8 bits for the layers that lose most ({given})")
+    overrides = _overrides(rows)
+    if overrides:
+        given = " ".join(f"--override '{text}'" for text in overrides)
+        tries.append(f"8 bits for the layers that lose most, {given}")
     if 8 not in axes.bits:
         tries.append("--bits 8")
     tried = {row.candidate.recipe.block_size for row in rows if row.candidate.recipe is not None}
@@ -28,14 +29,14 @@ def what_to_try(rows: Sequence[Row], axes: Axes) -> list[str]:
     return [f"Try {'; or '.join(tries)}."] if tries else []
 
 
-def _sensitive(rows: Sequence[Row]) -> list[str]:
-    """The layers that the diagnosis of an artefact wants in 8 bits."""
+def _overrides(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the diagnosis of an artefact recommends whose format mixes bits."""
     for row in rows:
-        if row.result is not None:
-            hints = row.result.manifest.load_hints.get("wants_int8", [])
-            if hints:
-                return [str(name) for name in hints]
-    return []
+        diagnosis = None if row.result is None else row.result.manifest.diagnosis
+        rules = get_target(row.candidate.target).capabilities().weights
+        if diagnosis is not None and diagnosis.overrides and rules is not None and rules.mixed:
+            return diagnosis.overrides
+    return ()
 
 
 def calibration_sentences(rows: Sequence[Row], chosen: str | None, calibrations: Sequence[str]) -> list[str]:
