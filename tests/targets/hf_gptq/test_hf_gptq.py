@@ -10,6 +10,8 @@ import pytest
 
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.errors import TargetError
+from edgeq.targets.hf_gptq.format import GptqFormat
+from edgeq.targets.language.format import Shape
 from edgeq.targets.language.stored import StoredFolder
 from tests.support.checkpoint_folders import IDS, compiled, logits_of, passed, rounded_logits
 from tests.support.tiny_llama import tiny_llama
@@ -82,4 +84,8 @@ def test_gptqmodel_reads_the_same_values(model: Path, tmp_path: Path, bits: int,
     from tests.support.gptq_library import gptqmodel_values
 
     result = compiled(model, tmp_path / "a", "hf-gptq", f"int{bits}-weight", block_size=group)
-    assert gptqmodel_values(result.folder, Q, bits, group) < 1e-3
+    stored, spec = StoredFolder(result.folder), WeightSpec(bits, group)
+    ours = GptqFormat().read(stored, Q, spec, Shape(64, 64, np.dtype(np.float16)))
+    theirs = gptqmodel_values(result.folder, Q, bits, group).numpy()
+    # it multiplies in float16
+    assert np.array_equal(ours.astype(np.float16), theirs.astype(np.float16))
