@@ -215,7 +215,7 @@ def _unique(found: Iterable[Candidate]) -> Iterator[Candidate]:
 
 
 def _rules(name: str, capabilities: Capabilities) -> WeightRules:
-    if capabilities.weights is None:
+    if capabilities.weights is None or name not in FORMATS:
         raise UsageError(
             f"{name!r} is no format of language models.", fix=f"Choose of: {', '.join(FORMATS)}."
         )
