@@ -79,8 +79,8 @@ def _slow_layers(settings: GenaiSettings) -> tuple[str, ...]:
     if not count or settings.accuracy_level == 4:
         return ()
     return (
-        f"{count} layers of 8 bits at accuracy level 0, for which ONNX Runtime has no fast kernel: generation "
-        "is many times slower than at level 4 (--accuracy-level 4).",
+        f"{count} layers of 8 bits at accuracy level 0, for which ONNX Runtime has no fast kernel: "
+        "generation is many times slower than at level 4 (--accuracy-level 4).",
     )
 
 
