@@ -58,7 +58,7 @@ def test_the_map_of_rounded_scales() -> None:
 
 def test_tied_embeddings(tmp_path: Path) -> None:
     model = tiny_llama(tmp_path / "m", tie_word_embeddings=True, num_hidden_layers=1, dtype="bfloat16")
-    result = compiled(model, tmp_path / "a", "bnb-nf4", "nf4-weight", block_size=128, override={Q: "fp16"})
+    result = compiled(model, tmp_path / "a", "bnb-nf4", "nf4-weight", override={Q: "fp16"})
     assert passed(result)
     config = StoredFolder(result.folder).quantization
     assert set(config["llm_int8_skip_modules"]) == {Q, "lm_head"}
