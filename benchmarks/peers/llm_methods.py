@@ -61,7 +61,9 @@ class Judge:
 
         self.tried.load_state_dict(self.untouched)
         if values is not None:
-            self.tried.load_state_dict(load_file(values), strict=False)
+            unknown = self.tried.load_state_dict(load_file(values), strict=False).unexpected_keys
+            if unknown:
+                raise SystemExit(f"{values} names what the model has not: {unknown[:3]}.")
         lost = divergence = 0.0
         with torch.no_grad():
             for ids in self.windows.split(8):
