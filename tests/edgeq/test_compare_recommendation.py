@@ -41,13 +41,14 @@ def test_the_fastest_beyond_noise_is_shipped_and_the_sentence_says_so() -> None:
     assert found.name == "fast"
     assert found.sentences[0] == (
         "Ship fast: of 2 rows 2 keep every budget and run on an x86 or ARM CPU; it generates fastest, "
-        "100 tokens/s, 1.11x slow, beyond noise."
+        "100.00x FP32's tokens/s, 1.11x slow, beyond noise."
     )
     assert found.sentences[1] == (
         "llama.cpp loads it; it takes about 6 MB: 5 MB of weights and 1 MB of cache at 512 tokens."
     )
     assert found.sentences[2] == (
-        "Smaller: slow, with 4 MB, perplexity 20, 90 tokens/s against 5 MB, perplexity 20, 100 tokens/s."
+        "Smaller: slow, with 4 MB, perplexity 20, 90.00x FP32's tokens/s against 5 MB, perplexity 20, "
+        "100.00x FP32's tokens/s."
     )
 
 

@@ -24,9 +24,9 @@ from edgeq.errors import TargetError
 from edgeq.language.advice import calibration_sentences, what_to_try
 from edgeq.language.choices import Axes
 from edgeq.language.comparison import LanguageComparison
-from edgeq.language.measures import option_of, point_of
+from edgeq.language.measures import option_of, point_of, speed
 from edgeq.language.pages import render_html, render_markdown, to_document
-from edgeq.language.pareto import Point, Spread, dominated
+from edgeq.language.pareto import UNKNOWN, Point, Spread, dominated
 from edgeq.language.recommendation import Place, recommend
 from edgeq.language.run_memory import RunMemory
 from edgeq.language.scatter import BOX_HEIGHT, BOX_WIDTH, Axis, Mark, place_numbers, trade_charts
@@ -47,11 +47,10 @@ def row(folder: Path, target: str, method: str, perplexity: float, size: int, **
         ),
         Measurement("kl", 0.012, None, "", False),
     )
-    speed = options.pop("speed", None)
-    if speed is not None:
-        found.add(
-            Measurement("generation_tokens_per_s", speed, 100.0, "tokens/s", True, (speed - 1, speed + 1))
-        )
+    pace = options.pop("speed", None)
+    if pace is not None:
+        span = (pace - 1, pace + 1)
+        found.add(Measurement("generation_tokens_per_s", pace, 100.0, "tokens/s", True, span))
     recipe = Recipe(scheme="int4-weight", weight_method=method, block_size=32)  # type: ignore[arg-type]
     measured = Measured.of(found, judge(BUDGETS, found), machine=MACHINE, options=BenchOptions().to_json())
     made = manifest().model_copy(
@@ -188,9 +187,9 @@ def marks(count: int) -> list[Mark]:
     for i in range(count):
         bits = (2, 3, 4, 8)[i % 4]
         perplexity = 53 + {2: 30, 3: 5, 4: 0.8, 8: 0.05}[bits] * (1 + (i * 7 % 11) / 40)
-        speed = 900 - 60 * bits + i % 5
+        pace = 900 - 60 * bits + i % 5
         quality = Spread(perplexity, perplexity - 0.2, perplexity + 0.2)
-        found.append(Point(str(i), 1_500_000 + 500_000 * bits, quality, Spread(speed, speed - 5, speed + 5)))
+        found.append(Point(str(i), 1_500_000 + 500_000 * bits, quality, Spread(pace, pace - 5, pace + 5)))
     beaten = dominated(found)
     return [Mark(i + 1, point, point.name not in beaten) for i, point in enumerate(found)]
 
@@ -216,6 +215,21 @@ def test_points_stand_where_their_numbers_say() -> None:
     assert (linear.at(10), linear.at(20)) == pytest.approx((8, 108))
     assert linear.ticks() == [10, 12.5, 15, 17.5, 20] or 10 in linear.ticks()
     assert Axis.over([5, 5], 0, 10).at(5) == pytest.approx(5)
+
+
+def test_speed_is_a_multiple_of_what_fp32_reached_in_the_same_turns() -> None:
+    def found(*interval: float) -> Spread:
+        measurements = Measurements()
+        span = (interval[0], interval[1]) if interval else None
+        measurements.add(Measurement("generation_tokens_per_s", 50.0, 10.0, "tokens/s", True, span))
+        return speed(measurements)
+
+    assert found(45.0, 60.0) == Spread(5, pytest.approx(4.05), pytest.approx(7.2))
+    vague = found()
+    assert vague.value == 5
+    assert not vague.below(Spread.exactly(100))
+    assert not Spread.exactly(0).below(vague)
+    assert speed(Measurements()) is UNKNOWN
 
 
 def test_without_rows_there_is_no_picture() -> None:

@@ -60,9 +60,20 @@ def quality(found: Measurement | None) -> Spread:
 
 
 def speed(measurements: Measurements) -> Spread:
-    """Generated tokens/s."""
+    """Generated tokens/s as a multiple of FP32's in the same turns.
+
+    Rows are timed one after the other, and tokens/s of a machine that others use too differ by more between
+    them than rows do; whatever slows a turn slows FP32 in it as well. FP32 may vary as much as the row, to
+    the other side. Without an interval nothing is known of the noise, so that it is no lead.
+    """
     found = measurements.get(GENERATION)
-    return UNKNOWN if found is None else quality(found)
+    if found is None or not found.baseline or not math.isfinite(found.value) or found.value <= 0:
+        return UNKNOWN
+    ratio = found.value / found.baseline
+    if found.interval is None:
+        return Spread(ratio, -math.inf, math.inf)
+    low, high = found.interval
+    return Spread(ratio, ratio * (low / found.value) ** 2, ratio * (high / found.value) ** 2)
 
 
 def point_of(row: Row) -> Point | None:

@@ -31,7 +31,7 @@ UNKNOWN = Spread(math.nan, -math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Point:
-    """A row: ``size`` in bytes (exact), ``perplexity``, and ``speed`` in tokens/s."""
+    """A row: ``size`` in bytes (exact), ``perplexity``, and ``speed`` in any unit."""
 
     name: str
     size: int

@@ -22,7 +22,8 @@ class Option:
     """A row as the recommendation sees it.
 
     ``missed``: a sentence for every budget that it misses; ``excess``: how far beyond its bound the worst of
-    them is, as a part of the bound. ``speed`` in generated tokens/s, of the engine itself.
+    them is, as a part of the bound. ``speed`` of the engine itself, in
+    generated tokens/s as a multiple of FP32's.
     """
 
     name: str
@@ -112,7 +113,7 @@ def _slower(option: Option, first: Option) -> bool:
 
 def _fastest(timed: Sequence[Option]) -> str:
     first, *others = timed
-    speed = format_value(first.speed.value, "tokens/s")
+    speed = _pace(first)
     if not others:
         return f"it is the only one whose engine was timed here ({speed})"
     ratio = first.speed.value / others[0].speed.value
@@ -196,8 +197,12 @@ def _instead(word: str, other: Option, chosen: Option) -> str:
 def _profile(option: Option) -> str:
     parts = [format_value(option.size, "bytes"), f"perplexity {format_value(option.perplexity.value, '')}"]
     if option.speed is not UNKNOWN:
-        parts.append(format_value(option.speed.value, "tokens/s"))
+        parts.append(_pace(option))
     return ", ".join(parts)
+
+
+def _pace(option: Option) -> str:
+    return f"{format_value(option.speed.value, 'x')} FP32's tokens/s"
 
 
 def _excluded(options: Sequence[Option], place: Place) -> list[str]:

@@ -90,7 +90,9 @@ def trade_charts(marks: Sequence[Mark], baseline: float | None) -> list[Html]:
     charts = [_chart(marks, lambda p: Spread.exactly(p.size), "bytes", "size", baseline)]
     timed = [mark for mark in marks if mark.point.speed is not UNKNOWN]
     if len(timed) > 1:
-        charts.append(_chart(timed, lambda p: p.speed, "tokens/s", "generated tokens/s", baseline))
+        charts.append(
+            _chart(timed, lambda p: p.speed, "x", "generated tokens/s as a multiple of FP32's", baseline)
+        )
     return charts
 
 
