@@ -18,8 +18,8 @@ from edgeq.compiler.weights.methods import Settings, quantize_calibrated, search
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
-# Hessians of experts that are collected together.
-HESSIAN_BYTES = 1 << 31
+# Hessians that are collected together.
+HESSIAN_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
