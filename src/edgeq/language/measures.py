@@ -21,6 +21,8 @@ from edgeq.targets.registry import get_target
 PERPLEXITY = "perplexity"
 QUALITIES = ("perplexity", "kl", "kl_p99", "top1_agreement")
 PROMPT, GENERATION, FIRST_TOKEN = "prompt_tokens_per_s", "generation_tokens_per_s", "ttft"
+# What single turns on a busy machine differ by, at most.
+VAGUE = 1.5
 _ASKED = ("size", "memory", "accuracy", "generation")
 # They take running the engine itself; what stands in for it would give numbers of something else.
 _OF_ENGINES = ("memory", "generation")
@@ -64,14 +66,14 @@ def speed(measurements: Measurements) -> Spread:
 
     Rows are timed one after the other, and tokens/s of a machine that others use too differ by more between
     them than rows do; whatever slows a turn slows FP32 in it as well. FP32 may vary as much as the row, to
-    the other side. Without an interval nothing is known of the noise, so that it is no lead.
+    the other side. Without an interval (too few turns) it is taken to lie within :data:`VAGUE` of the truth.
     """
     found = measurements.get(GENERATION)
     if found is None or not found.baseline or not math.isfinite(found.value) or found.value <= 0:
         return UNKNOWN
     ratio = found.value / found.baseline
     if found.interval is None:
-        return Spread(ratio, -math.inf, math.inf)
+        return Spread(ratio, ratio / VAGUE, ratio * VAGUE)
     low, high = found.interval
     return Spread(ratio, ratio * (low / found.value) ** 2, ratio * (high / found.value) ** 2)
 

@@ -28,6 +28,7 @@ def columns(comparison: LanguageComparison) -> list[Column]:
     found += [_measured(rows, metric, title) for metric, title in _COSTS_FIRST.items()]
     found += [_measured(rows, PERPLEXITY, PERPLEXITY), _change(rows)]
     found += [_measured(rows, metric, title) for metric, title in _OTHERS.items()]
+    found.append(Column("x FP32", "", tuple(map(_pace, rows))))
     found += [_budgeted(rows, metric) for metric in _also(comparison)]
     found.append(Column("runs in", "", tuple(_runs_in(comparison, row) for row in rows)))
     found.append(Column("front", "", tuple(_front(comparison, row) for row in rows)))
@@ -95,6 +96,12 @@ def difference(found: Measurement | None) -> str:
         return text
     low, high = found.interval
     return f"{text} ({difference_number(low, found.unit)} to {format_difference(high, found.unit)})"
+
+
+def _pace(row: Row) -> str:
+    """Generated tokens/s by FP32's in the same turns: what rows are compared by."""
+    found = _found(row, GENERATION)
+    return "" if found is None or found.ratio is None else format_value(found.ratio, "x")
 
 
 def _also(comparison: LanguageComparison) -> list[str]:
