@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | docs: each creates .venv when it is missing or out of date.
+# make demo | test | lint | bench | docs | llama-cpp: each creates .venv when it is missing or out of date.
 # PYTHON=python3.12 picks another interpreter; EDGEQ_DATA=DIR adds the real-data tests and benchmarks.
 
 SHELL := /bin/bash
@@ -18,7 +18,7 @@ HAS := $(BIN)/python -c 'import importlib.util as u, sys; raise SystemExit(not u
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 WORKERS ?= 2
 
-.PHONY: help demo demo-llm test slow lint format bench docs docker-check clean
+.PHONY: help demo demo-llm test slow lint format bench docs llama-cpp docker-check clean
 
 help:
 	@echo 'make demo    train a small CNN and a tiny Llama, compile them for many targets, measure and gate each'
@@ -26,6 +26,7 @@ help:
 	@echo 'make lint    ruff, mypy --strict, packaging and generated docs'
 	@echo 'make bench   edgeq against its peers (needs EDGEQ_DATA)'
 	@echo 'make docs    regenerate docs/cli.md, docs/coreml-ops.md and docs/tensorrt-lint.md'
+	@echo 'make llama-cpp  build llama-cpp-python, for the tests that run GGUF files and for K- and IQ-quants'
 	@echo 'make docker-check  lint Dockerfile.trt and try its pip step in a fresh environment'
 
 $(BIN)/python:
@@ -66,6 +67,12 @@ $(VENV)/.peers: $(VENV)/.dev
 	@$(PIP) -c constraints.txt -e '.[dev,peers]'
 	@touch $@
 
+# It comes as source: llama.cpp is compiled, which takes minutes and a C++ compiler.
+$(VENV)/.llama-cpp: pyproject.toml constraints.txt | $(VENV)/.dev
+	@echo 'Building llama-cpp-python'
+	@CMAKE_ARGS=-DLLAVA_BUILD=OFF $(PIP) -c constraints.txt -e '.[llama-cpp]'
+	@touch $@
+
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/digits/prepare.py
 	@rows='--only int8-static --only int8-dynamic --only int4-weight'; \
@@ -87,6 +94,8 @@ demo-llm: $(VENV)/.demo
 	    --evaluation build/tiny-llama/evaluation.txt --data-option max_tokens=16384 --calibration-samples 64 \
 	    --budget 'perplexity <= 103%' --budget 'size <= 50%' --hardware cpu --ram 8GB \
 	    --measure size --measure accuracy --measure generation --quick --threads 1 --force -o build/tiny-llama/tiny
+
+llama-cpp: $(VENV)/.llama-cpp
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow'
