@@ -261,7 +261,7 @@ def _skeleton(checkpoint: Checkpoint) -> Any:
             import transformers
             from transformers.modeling_utils import no_init_weights
     except ImportError as error:
-        raise MissingExtraError("Quantizing a language model", "hf") from error
+        raise MissingExtraError("Quantizing a language model", "llm") from error
     try:
         config = transformers.AutoConfig.from_pretrained(str(checkpoint.path), local_files_only=True)
         with quiet(), _empty_on_meta(), no_init_weights():

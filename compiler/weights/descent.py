@@ -9,41 +9,48 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.calibration.affine import exact_scales
+from edgeq.compiler.weights.factors import Factors
 from edgeq.compiler.weights.grid import GridRules, Grids
 from edgeq.compiler.weights.spec import Bytes, Floats, WeightSpec
 
 # Columns of a sweep whose pulls are computed together.
 _BLOCK = 128
 # Sweeps end when fewer than this part of the codes still move.
-_SWEEPS, _SETTLED = 4, 1e-3
+_SETTLED = 1e-3
 
 
 def improve(
-    weight: Floats, codes: Bytes, grids: Grids, hessian: Floats, spec: WeightSpec, rules: GridRules
+    weight: Floats,
+    codes: Bytes,
+    grids: Grids,
+    factors: Factors,
+    spec: WeightSpec,
+    rules: GridRules,
+    sweeps: int,
 ) -> tuple[Grids, Bytes]:
-    """Better grids and codes of ``weight`` float32 [N, K]; ``hessian`` [K, K] is positive definite."""
+    """Better grids and codes of ``weight`` float32 [N, K] after at most ``sweeps``."""
     codes = codes.copy()
     grids = Grids(grids.scales.copy(), grids.zeros)
     left = weight - grids.quantized(spec, codes).dequantize()
     group = spec.group_of(weight.shape[1])
-    for _ in range(_SWEEPS):
+    for _ in range(sweeps):
         moved = 0
         for index, start in enumerate(range(0, weight.shape[1], group)):
             columns = slice(start, min(start + group, weight.shape[1]))
-            pull = _refit_scales(left, codes, grids, hessian, columns, index, rules)
-            moved += _set_codes(left, codes, grids, hessian, columns, index, spec, pull)
+            pull = _refit_scales(left, codes, grids, factors, columns, index, rules)
+            moved += _set_codes(left, codes, grids, factors, columns, index, spec, pull)
         if moved < _SETTLED * codes.size:
             break
     return grids, codes
 
 
 def _refit_scales(
-    left: Floats, codes: Bytes, grids: Grids, hessian: Floats, columns: slice, group: int, rules: GridRules
+    left: Floats, codes: Bytes, grids: Grids, factors: Factors, columns: slice, group: int, rules: GridRules
 ) -> Floats:
     """Set the scales of a group by least squares; what then pulls at its columns, [N, group size]."""
     centred = codes[:, columns] - grids.zeros[:, group, None].astype(np.float32)
-    pull = np.asarray(left @ hessian[:, columns], np.float32)
-    spread = centred @ hessian[columns, columns]
+    pull = factors.pull(left, columns)
+    spread = centred @ factors.block(columns)
     along = np.einsum("nk,nk->n", pull, centred)
     square = np.einsum("nk,nk->n", spread, centred)
     old = grids.scales[:, group]
@@ -62,7 +69,7 @@ def _set_codes(
     left: Floats,
     codes: Bytes,
     grids: Grids,
-    hessian: Floats,
+    factors: Factors,
     columns: slice,
     group: int,
     spec: WeightSpec,
@@ -75,12 +82,12 @@ def _set_codes(
     for start in range(columns.start, columns.stop, _BLOCK):
         block = slice(start, min(start + _BLOCK, columns.stop))
         # The pull at later blocks has changed with the codes of earlier ones.
-        asked = pull[:, :_BLOCK] if start == columns.start else left @ hessian[:, block]
+        asked = pull[:, :_BLOCK] if start == columns.start else factors.pull(left, block)
         coded = np.ascontiguousarray(codes[:, block])
         change = np.empty(coded.shape, np.float32)
         kernels.descend(
             np.ascontiguousarray(asked),
-            np.ascontiguousarray(hessian[block, block]),
+            factors.block(block),
             group,
             grids.scales,
             grids.zeros,

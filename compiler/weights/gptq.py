@@ -17,7 +17,7 @@ from edgeq.calibration.affine import ScaleDtype
 from edgeq.compiler.weights.descent import improve
 from edgeq.compiler.weights.factors import Factors, factorize
 from edgeq.compiler.weights.grid import GridRules, Grids, search_grids
-from edgeq.compiler.weights.output_error import relative_error, row_energies
+from edgeq.compiler.weights.output_error import relative_error
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.rtn import quantize_rtn
 from edgeq.compiler.weights.spec import Bytes, Floats, WeightSpec
@@ -27,8 +27,9 @@ from edgeq.compiler.weights.statistics import InputStatistics
 _BLOCK = 128
 # Rows that are in work at once: they do not depend on each other.
 _ROWS = 2048
-# How often weights are rounded again from the scales that the sweeps found.
-_AGAIN = 1
+# Sweeps at most, by bits, and the bits at which weights are rounded again from the scales that sweeps found.
+_SWEEPS = {8: 1, 4: 1, 3: 2, 2: 4}
+_AGAIN = (2,)
 
 
 def quantize_gptq(
@@ -53,7 +54,7 @@ def quantize_gptq(
     factors = factorize(statistics.hessian, damping, act_order)
     if isinstance(factors, str):
         return _fallen_back(weight, spec, statistics, rules, factors)
-    grids = search_grids(weight, spec, rules, np.diag(factors.hessian))
+    grids = search_grids(weight, spec, rules, factors.diagonal)
     codes = np.empty(weight.shape, np.uint8)
     for start in range(0, len(weight), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -84,18 +85,26 @@ def _rounds(
     weight: Floats, spec: WeightSpec, grids: Grids, factors: Factors, rules: GridRules
 ) -> tuple[Grids, Bytes]:
     """Round and improve; then again from the scales that this gave, which each row keeps where it pays."""
-    best_grids, best = improve(
-        weight, _round(weight, spec, grids, factors), grids, factors.hessian, spec, rules
+    sweeps = _SWEEPS[spec.bits]
+    first = _round(weight, spec, grids, factors)
+    best_grids, best = improve(weight, first, grids, factors, spec, rules, sweeps)
+    if spec.bits not in _AGAIN:
+        return best_grids, best
+    codes = _round(weight, spec, best_grids, factors)
+    grids, codes = improve(weight, codes, best_grids, factors, spec, rules, sweeps)
+    old, new = (
+        _energies(weight - tried.quantized(spec, coded).dequantize(), factors)
+        for tried, coded in ((best_grids, best), (grids, codes))
     )
-    for _ in range(_AGAIN):
-        codes = _round(weight, spec, best_grids, factors)
-        grids, codes = improve(weight, codes, best_grids, factors.hessian, spec, rules)
-        old = row_energies(weight - best_grids.quantized(spec, best).dequantize(), factors.hessian)
-        new = row_energies(weight - grids.quantized(spec, codes).dequantize(), factors.hessian)
-        better = (new < old)[:, None]
-        best = np.where(better, codes, best)
-        best_grids = Grids(np.where(better, grids.scales, best_grids.scales), grids.zeros)
-    return best_grids, best
+    better = (new < old)[:, None]
+    return Grids(np.where(better, grids.scales, best_grids.scales), grids.zeros), np.where(
+        better, codes, best
+    )
+
+
+def _energies(left: Floats, factors: Factors) -> Floats:
+    """The damped output error of each row."""
+    return np.asarray(np.einsum("nk,nk->n", factors.pull(left, slice(None)), left), np.float32)
 
 
 def _round(weight: Floats, spec: WeightSpec, grids: Grids, factors: Factors) -> Bytes:

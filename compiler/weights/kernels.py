@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
+# Rows that are rounded together, so that each step is one of whole vectors.
+_TILE = 32
 # Weights below this are zero for every float32 kernel; dividing by their scale would overflow.
 TINY = np.float32(1e-30)
 
@@ -118,22 +120,32 @@ def feed_back(
 ) -> None:
     """Round columns one after the other, each with the errors of those before it.
 
-    ``wanted`` [rows, n] are the weights with what earlier blocks ask of them, and is overwritten;
-    ``feedback`` [n, n] is strictly upper triangular; ``groups`` [n]: the column of ``scales`` and ``zeros``
-    that each column has. ``left`` [rows, n] are the weights, and becomes what is left of them.
+    ``wanted`` [rows, n] are the weights with what earlier blocks ask of them; of ``feedback`` [n, n] the
+    strictly upper triangle counts; ``groups`` [n]: the column of ``scales`` and ``zeros`` that each column
+    has. ``left`` [rows, n] are the weights, and becomes what is left of them.
     """
-    high = np.float32(top)
     columns = wanted.shape[1]
-    for index in range(wanted.shape[0]):
-        row = wanted[index]
+    tile = np.zeros((columns, _TILE), np.float32)
+    error, scale = np.zeros(_TILE, np.float32), np.ones(_TILE, np.float32)
+    zero = np.zeros(_TILE, np.float32)
+    for start in range(0, wanted.shape[0], _TILE):
+        rows = min(_TILE, wanted.shape[0] - start)
         for k in range(columns):
-            scale, zero = scales[index, groups[k]], np.float32(zeros[index, groups[k]])
-            code = _code(row[k], np.float32(1) / scale, zero, high)
-            codes[index, k] = np.uint8(code)
-            error = left[index, k] - (code - zero) * scale
-            left[index, k] = error
+            for r in range(rows):
+                tile[k, r] = wanted[start + r, k]
+        for k in range(columns):
+            for r in range(rows):
+                scale[r] = scales[start + r, groups[k]]
+                zero[r] = zeros[start + r, groups[k]]
+            for r in range(rows):
+                code = _code(tile[k, r], np.float32(1) / scale[r], zero[r], np.float32(top))
+                codes[start + r, k] = np.uint8(code)
+                error[r] = left[start + r, k] - (code - zero[r]) * scale[r]
+                left[start + r, k] = error[r]
             for j in range(k + 1, columns):
-                row[j] += error * feedback[k, j]
+                along = feedback[k, j]
+                for r in range(_TILE):
+                    tile[j, r] += error[r] * along
 
 
 @_compiled
@@ -160,5 +172,5 @@ def descend(
             if step == 0:
                 continue
             codes[index, k] = np.uint8(code)
-            for j in range(columns):
+            for j in range(k + 1, columns):
                 row[j] -= step * hessian[k, j]

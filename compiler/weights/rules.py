@@ -19,6 +19,8 @@ def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
         TargetError: a method, group size or kind of zero points that the format does not have.
         UsageError: an option that has no effect on this target or with this method.
     """
+    if not capabilities.learns_weights:
+        _refuse_samples(recipe, capabilities.target)
     if capabilities.weights is None:
         _refuse_graph_options(recipe, capabilities.target)
         return
@@ -32,6 +34,19 @@ def missing_text(method: str) -> DataError:
     return DataError(
         f"The method {method!r} needs calibration text and none was given.",
         fix="Give representative text with --calibration, or choose the method rtn, which needs none.",
+    )
+
+
+def _refuse_samples(recipe: Recipe, target: str) -> None:
+    """A number of samples where the weights are rounded without any."""
+    weights_alone = recipe.scheme in _BITS or recipe.scheme == "nf4-weight"
+    default = Recipe(scheme=recipe.scheme).calibration_samples
+    if not weights_alone or recipe.weight_method in CALIBRATED or recipe.calibration_samples == default:
+        return
+    raise UsageError(
+        f"The option calibration_samples = {recipe.calibration_samples} has no effect on target {target!r} "
+        f"with scheme {recipe.scheme!r}: weights are rounded to nearest.",
+        fix="Leave it out; of language models the methods gptq and awq read it.",
     )
 
 
