@@ -147,6 +147,7 @@ class Capabilities:
     ``fuses_elementwise``: elementwise ops cost nothing beside what makes or reads a value, and attention is
     one kernel as long as nothing but moves stands between its products and the rounding behind them.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
+    ``learns_weights``: schemes of weights alone may look at calibration data, whatever the recipe's method.
     ``weights``: the target stores language models as checkpoints, by these rules; None: it compiles graphs.
     """
 
@@ -181,6 +182,7 @@ class Capabilities:
     misreads_transposed: bool = False
     fuses_elementwise: bool = False
     rounds_itself: bool = False
+    learns_weights: bool = False
     weights: WeightRules | None = None
 
     def blocks_of(self, recipe: Recipe) -> int:

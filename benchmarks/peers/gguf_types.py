@@ -61,7 +61,6 @@ def _row(model: str, row: str, windows: Any, data: Path, output: Path) -> str:
         scheme=FILE_TYPES[name].scheme,
         weight_method=method,
         symmetric_weights=name != "q4_1",
-        calibration_samples=CALIBRATION,
     )
     found = compile_artefact(
         model,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from edgeq.targets.base import Capabilities, WeightRules
 from edgeq.targets.gguf.types import DEFAULTS, FileType
+from edgeq.targets.language.target import NO_KERNELS
 
 # Blocks of 32 weights with a float16 scale, which may be negative: -8 stands for the largest one then.
 _RULES = WeightRules(
@@ -31,4 +32,11 @@ def capabilities_of(file_type: FileType | None) -> Capabilities:
         rules = _FLOATS
     if file_type is not None and file_type.name == "q4_1":
         rules = _ASYMMETRIC
-    return Capabilities("gguf", tuple(DEFAULTS), weights=rules)
+    return Capabilities(
+        "gguf",
+        tuple(DEFAULTS),
+        unused_options=NO_KERNELS,
+        # Importance matrices are of the calibration text.
+        learns_weights=file_type is None or file_type.maker == "llama.cpp",
+        weights=rules,
+    )

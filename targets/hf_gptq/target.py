@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.targets.base import Capabilities, WeightRules
 from edgeq.targets.language.folder_target import FolderTarget
+from edgeq.targets.language.target import NO_KERNELS
 
 if TYPE_CHECKING:
     from edgeq.targets.language.format import Format
@@ -28,12 +29,15 @@ class HfGptqTarget(FolderTarget):
 
     name = "hf-gptq"
     title = "GPTQ checkpoint (TGI, vLLM, ExLlamaV2, transformers)"
-    extra: str | None = "hf"
+    extra: str | None = "llm"
     packages = ("transformers", "torch", "safetensors")
 
     def capabilities(self, options: Any = None) -> Capabilities:
         return Capabilities(
-            self.name, ("int4-weight", "int8-weight", "int3-weight", "int2-weight"), weights=_RULES
+            self.name,
+            ("int4-weight", "int8-weight", "int3-weight", "int2-weight"),
+            unused_options=NO_KERNELS,
+            weights=_RULES,
         )
 
     def form(self, options: Mapping[str, str]) -> Format:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 class FolderTarget(CheckpointTarget):
     """A target adds to :class:`CheckpointTarget`'s attributes ``capabilities`` and :meth:`form`."""
 
+    @abstractmethod
     def form(self, options: Mapping[str, str]) -> Format:
         """The format, as the target's options have it (texts, as they are kept in the artefact)."""
-        raise NotImplementedError
 
     def texts(self, options: object) -> dict[str, str]:
         """What :meth:`options` returned, as texts."""

@@ -48,7 +48,7 @@ def empty_model(folder: Path, architecture: str) -> Any:
             import transformers
             from transformers.modeling_utils import no_init_weights
     except ImportError as error:
-        raise MissingExtraError("Running a language model", "hf") from error
+        raise MissingExtraError("Running a language model", "llm") from error
     try:
         with quiet(), no_init_weights():
             config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)

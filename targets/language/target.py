@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import TargetError, UnknownOptionError
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
     from edgeq.targets.base import Quantizer
 
 
-class CheckpointTarget:
+# Options of recipes that formats have no use for.
+NO_KERNELS: Mapping[str, str] = MappingProxyType({"accuracy_level": "it is of kernels of ONNX Runtime"})
+
+
+class CheckpointTarget(ABC):
     """The parts of :class:`edgeq.targets.base.Target` that do not differ between formats of checkpoints.
 
     A format adds ``name``, ``title``, ``extra``, ``capabilities``, ``build``, ``runner``, and ``check``.
@@ -47,6 +53,7 @@ class CheckpointTarget:
 
     def lint(self, model: Model, options: Any) -> None:
         """None: the target takes no quantized ONNX models."""
+        return
 
     def check_model(self, model: Model, options: Any) -> None:
         """Refuse what is no checkpoint; raises TargetError."""
@@ -60,13 +67,13 @@ class CheckpointTarget:
         """None: edgeq's methods quantize."""
         return None
 
+    @abstractmethod
     def verify(self, folder: Path, plan: Plan) -> list[NodeResult]:
         """What the files hold of every planned layer; raises TargetError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, folder: Path, *, threads: int | None = None) -> list[Check]:
-        """The artefact's numbers against what it was compiled from."""
-        raise NotImplementedError
+        """The artefact's numbers against what it was compiled from; raises ModelError."""
 
     def measurable(self) -> Measurable:
         """Everything."""

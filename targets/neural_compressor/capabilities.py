@@ -26,4 +26,5 @@ CAPABILITIES = Capabilities(
     schemes=("fp32", "int8-static", "int8-dynamic", "int4-weight"),
     scheme_reasons=MappingProxyType(_SCHEME_REASONS),
     unused_options=MappingProxyType(_UNUSED_OPTIONS),
+    learns_weights=True,
 )

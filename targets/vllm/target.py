@@ -9,12 +9,14 @@ from edgeq.compiler.recipe import Recipe, Scheme
 from edgeq.errors import UsageError
 from edgeq.targets.base import Capabilities, WeightRules
 from edgeq.targets.language.folder_target import FolderTarget
+from edgeq.targets.language.target import NO_KERNELS
 
 if TYPE_CHECKING:
     from edgeq.targets.language.format import Format
 
 _SCHEMES: tuple[Scheme, ...] = ("int4-weight", "int8-weight", "int8-dynamic")
 _RULES = WeightRules(bits=(4, 8), group_sizes=(-1, 32, 64, 128), mixed=True, keeps_bfloat16=True)
+_UNUSED = {**NO_KERNELS, "saturation_safe": "it is of INT8 kernels of CPUs"}
 
 
 class VllmTarget(FolderTarget):
@@ -26,7 +28,7 @@ class VllmTarget(FolderTarget):
     packages = ("compressed-tensors", "transformers", "torch", "safetensors", "accelerate")
 
     def capabilities(self, options: Any = None) -> Capabilities:
-        return Capabilities(self.name, _SCHEMES, weights=_RULES)
+        return Capabilities(self.name, _SCHEMES, unused_options=_UNUSED, weights=_RULES)
 
     def options(self, given: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
         """None of its own; the scheme decides what is written."""

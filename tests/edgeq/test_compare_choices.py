@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.compiler.recipe import Override, Recipe
 from edgeq.errors import UsageError
 from edgeq.language.choices import Axes, choose, text_names
 from edgeq.targets.registry import get_target
@@ -71,6 +72,14 @@ def test_fields_go_to_the_recipes_that_read_them() -> None:
     assert gptq.recipe is not None
     assert (rtn.recipe.symmetric_weights, rtn.recipe.calibration_samples) == (False, 300)
     assert (gptq.recipe.symmetric_weights, gptq.recipe.calibration_samples) == (False, 7)
+
+
+def test_types_that_llama_cpp_makes_read_the_text() -> None:
+    fields = {"calibration_samples": 7, "overrides": (Override(match="lm_head", precision="int8"),)}
+    axes = Axes(("rtn",), ("gguf",), types=("q4_k_m", "q5_1"), calibrations=("books",))
+    _, typed, plain = choose(axes, fields).candidates
+    assert typed.recipe == Recipe.model_validate({"scheme": "int4-weight", **fields})
+    assert plain.recipe == Recipe(scheme="int4-weight", overrides=fields["overrides"])
 
 
 def test_types_of_gguf_files_are_rows_of_their_own() -> None:

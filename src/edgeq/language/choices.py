@@ -72,7 +72,7 @@ def choose(axes: Axes, recipe_fields: Mapping[str, object]) -> Choices:
         for axis, value in one.values().items():
             seen[axis].add(value)
         found += _rows(one, axes, recipe_fields)
-    found += _typed(axes)
+    found += _typed(axes, recipe_fields)
     if axes.types:
         seen["formats"].add(TYPED)
     vain = list(_in_vain(axes, seen, reasons))
@@ -170,7 +170,7 @@ _READ_BY: Mapping[str, frozenset[str]] = {
 }
 
 
-def _typed(axes: Axes) -> Iterator[Candidate]:
+def _typed(axes: Axes, fields: Mapping[str, object]) -> Iterator[Candidate]:
     """Rows of types that llama.cpp makes; the importance matrix comes from the calibration text."""
     from edgeq.targets.gguf.types import FILE_TYPES
 
@@ -179,10 +179,14 @@ def _typed(axes: Axes) -> Iterator[Candidate]:
             raise UsageError(
                 f"Unknown type of GGUF file {name!r}.", fix=f"Choose of: {', '.join(FILE_TYPES)}."
             )
-        scheme = FILE_TYPES[name].scheme
+        kind = FILE_TYPES[name]
+        read = {"overrides", *(("calibration_samples",) if kind.maker == "llama.cpp" else ())}
+        recipe = Recipe.model_validate(
+            {"scheme": kind.scheme, **{key: value for key, value in fields.items() if key in read}}
+        )
         for text in axes.calibrations or (None,):
             parts = [name, text] if text is not None and len(axes.calibrations) > 1 else [name]
-            yield Candidate(TYPED, {"type": name}, "-".join(parts), Recipe(scheme=scheme), text)
+            yield Candidate(TYPED, {"type": name}, "-".join(parts), recipe, text)
 
 
 def _in_vain(

@@ -88,6 +88,7 @@ def test_model_without_a_layer_that_fits() -> None:
         ({"symmetric_weights": False}, TargetError, "does not store asymmetric weights of 4 bits"),
         ({"damping": 0.1}, UsageError, "damping = 0.1 has no effect with method 'rtn'"),
         ({"act_order": False, "weight_method": "rtn"}, UsageError, "act_order = False has no effect"),
+        ({"calibration_samples": 5}, UsageError, "calibration_samples = 5 has no effect on target 'test'"),
     ],
 )
 def test_what_the_format_has_not(fields: dict[str, Any], error: type[EdgeqError], said: str) -> None:
@@ -102,11 +103,18 @@ def test_what_the_format_has_not(fields: dict[str, Any], error: type[EdgeqError]
         ({"weight_method": "gptq"}, "weight_method = gptq has no effect on target 'onnxruntime'"),
         ({"weight_method": "gptq", "damping": 0.1}, "it compiles a graph"),
         ({"block_size": -1}, "one scale per output channel"),
+        ({"calibration_samples": 5}, "calibration_samples = 5 has no effect on target 'onnxruntime'"),
     ],
 )
 def test_targets_that_compile_graphs(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(EdgeqError, match=said):
         check_recipe(recipe(**fields), get_target("onnxruntime").capabilities())
+
+
+@pytest.mark.parametrize("target", ["hf-gptq", "hf-awq", "vllm", "gguf"])
+def test_formats_have_no_accuracy_level(target: str) -> None:
+    with pytest.raises(UsageError, match="accuracy_level = 4 has no effect on target"):
+        check_recipe(recipe(accuracy_level=4), get_target(target).capabilities())
 
 
 def test_options_of_gptq_are_spelled_as_they_were_given() -> None:
