@@ -241,9 +241,19 @@ class Decoder:
         buffers = {name for name, _ in self.model.named_buffers()}
         wrong = sorted(wanted - there) + sorted(there - wanted - shared - buffers)
         if wrong:
-            raise ModelError(
-                f"The tensors of {self.checkpoint.path} do not fit its configuration, first {wrong[0]!r}."
-            )
+            what = f"{wrong[0]!r} is missing" if wrong[0] in wanted else f"it has no {wrong[0]!r}"
+            raise _unfit(self.checkpoint, what)
+        for name, parameter in self.model.named_parameters():
+            stored = self.checkpoint.tensors[name].shape
+            if stored != tuple(parameter.shape):
+                raise _unfit(self.checkpoint, f"{name!r} is {list(stored)}, not {list(parameter.shape)}")
+
+
+def _unfit(checkpoint: Checkpoint, what: str) -> ModelError:
+    return ModelError(
+        f"The tensors of {checkpoint.path} do not fit its configuration: {what}.",
+        fix="Download or save the model again.",
+    )
 
 
 def _taken(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, LayerCall]:

@@ -112,18 +112,16 @@ def _round(weight: Floats, spec: WeightSpec, grids: Grids, factors: Factors) -> 
     from edgeq.compiler.weights import kernels
 
     inputs, order, feedback = weight.shape[1], factors.order, factors.feedback
-    left = np.ascontiguousarray(weight[:, order])
+    left = np.take(weight, order, axis=1)
     codes = np.empty(weight.shape, np.uint8)
     groups = order // spec.group_of(inputs)
     for start in range(0, inputs, _BLOCK):
         block = slice(start, min(start + _BLOCK, inputs))
-        wanted = left[:, block] + left[:, :start] @ feedback[:start, block]
-        part = np.ascontiguousarray(left[:, block])
-        coded = np.empty(part.shape, np.uint8)
+        wanted = left[:, :start] @ feedback[:start, block]
+        wanted += left[:, block]
         own = np.ascontiguousarray(feedback[block, block])
         kernels.feed_back(
-            wanted, own, groups[block], grids.scales, grids.zeros, (1 << spec.bits) - 1, coded, part
-        )
-        left[:, block] = part
-        codes[:, order[block]] = coded
-    return codes
+            wanted, own, groups[block], grids.scales, grids.zeros, (1 << spec.bits) - 1,
+            codes[:, block], left[:, block],
+        )  # fmt: skip
+    return np.take(codes, np.argsort(order), axis=1)

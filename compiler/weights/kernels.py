@@ -11,8 +11,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
-# Rows that are rounded together, so that each step is one of whole vectors.
-_TILE = 32
+# Rows that are rounded together, so that each step is one of whole vectors, and columns whose errors are
+# carried to all behind them at once.
+_TILE, _STEP = 64, 8
 # Weights below this are zero for every float32 kernel; dividing by their scale would overflow.
 TINY = np.float32(1e-30)
 
@@ -126,26 +127,54 @@ def feed_back(
     """
     columns = wanted.shape[1]
     tile = np.zeros((columns, _TILE), np.float32)
-    error, scale = np.zeros(_TILE, np.float32), np.ones(_TILE, np.float32)
-    zero = np.zeros(_TILE, np.float32)
+    errors = np.zeros((_STEP, _TILE), np.float32)
     for start in range(0, wanted.shape[0], _TILE):
-        rows = min(_TILE, wanted.shape[0] - start)
+        stop = min(start + _TILE, wanted.shape[0])
         for k in range(columns):
-            for r in range(rows):
+            for r in range(stop - start):
                 tile[k, r] = wanted[start + r, k]
-        for k in range(columns):
-            for r in range(rows):
-                scale[r] = scales[start + r, groups[k]]
-                zero[r] = zeros[start + r, groups[k]]
-            for r in range(rows):
-                code = _code(tile[k, r], np.float32(1) / scale[r], zero[r], np.float32(top))
-                codes[start + r, k] = np.uint8(code)
-                error[r] = left[start + r, k] - (code - zero[r]) * scale[r]
-                left[start + r, k] = error[r]
-            for j in range(k + 1, columns):
-                along = feedback[k, j]
-                for r in range(_TILE):
-                    tile[j, r] += error[r] * along
+        for first in range(0, columns, _STEP):
+            for k in range(first, min(first + _STEP, columns)):
+                error = errors[k - first]
+                group = groups[k]
+                _round_column(
+                    tile[k], scales[start:stop, group], zeros[start:stop, group], top,
+                    codes[start:stop, k], left[start:stop, k], error,
+                )  # fmt: skip
+                for j in range(k + 1, min(first + _STEP, columns)):
+                    _add(tile[j], error, feedback[k, j])
+            _add_step(tile, errors, feedback, first)
+
+
+@_compiled
+def _round_column(wanted: Any, scales: Any, zeros: Any, top: int, codes: Any, left: Any, error: Any) -> None:
+    """A column of a tile: its codes, and what is left of it, twice."""
+    high = np.float32(top)
+    for r in range(scales.shape[0]):
+        scale, zero = scales[r], np.float32(zeros[r])
+        code = _code(wanted[r], np.float32(1) / scale, zero, high)
+        codes[r] = np.uint8(code)
+        error[r] = left[r] - (code - zero) * scale
+        left[r] = error[r]
+
+
+@_compiled
+def _add(row: Any, error: Any, along: Any) -> None:
+    for r in range(_TILE):
+        row[r] += error[r] * along
+
+
+@_compiled
+def _add_step(tile: Any, e: Any, feedback: Any, first: int) -> None:
+    """What the errors ``e`` of the step's columns ask of all columns behind it: :data:`_STEP` at once."""
+    for j in range(first + _STEP, tile.shape[0]):
+        f = feedback[first : first + _STEP, j]
+        a, b, c, d, x, y, z, w = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
+        for r in range(_TILE):
+            tile[j, r] += (
+                e[0, r] * a + e[1, r] * b + e[2, r] * c + e[3, r] * d
+                + e[4, r] * x + e[5, r] * y + e[6, r] * z + e[7, r] * w
+            )  # fmt: skip
 
 
 @_compiled

@@ -6,7 +6,7 @@ quantized for is what the quantized layers before it return.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.weights.decoder import Decoder, Ids
@@ -36,8 +37,12 @@ from edgeq.compiler.weights.work import opened_store
 OUTSIDE, HEAD = "outside", "head"
 
 
-def quantize_checkpoint(request: Request, work: Path) -> Quantized:
+def quantize_checkpoint(
+    request: Request, work: Path, accept: Callable[[Plan], None] | None = None
+) -> Quantized:
     """The weights of ``request.model`` as its recipe says, in a folder below ``work``.
+
+    ``accept`` raises where the plan will not do, before any work.
 
     Raises:
         TargetError: the format cannot store what the recipe asks for, or the model has no decoder layers.
@@ -50,6 +55,8 @@ def quantize_checkpoint(request: Request, work: Path) -> Quantized:
     rules = rules_of_model(rules, checkpoint)
     decoder = Decoder(checkpoint)
     planned = plan_weights(decoder.linear_layers(), request.recipe, rules)
+    if accept is not None:
+        accept(planned.plan)
     calibrated = method_of(request.recipe) in CALIBRATED
     if calibrated and request.calibration is None:
         raise missing_text(request.recipe.weight_method or "")

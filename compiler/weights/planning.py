@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.recipe import Precision, Recipe, Scheme
+from edgeq.compiler.weights.joined import joined_apart
 from edgeq.compiler.weights.spec import PER_CHANNEL, WeightSpec
 from edgeq.errors import TargetError, UsageError
 from edgeq.targets.base import WeightRules
@@ -51,7 +53,7 @@ def plan_weights(layers: list[LinearLayer], recipe: Recipe, rules: WeightRules) 
 
     Raises:
         UsageError: an override matches no layer or asks for what the scheme does not have.
-        TargetError: no layer can be quantized as asked.
+        TargetError: no layer can be quantized as asked, or layers would differ that the format wants alike.
     """
     wishes = resolve_overrides(layers, recipe.overrides)
     check_precisions(wishes, recipe.scheme, allowed_precisions(recipe.scheme, rules))
@@ -64,9 +66,33 @@ def plan_weights(layers: list[LinearLayer], recipe: Recipe, rules: WeightRules) 
         if spec is not None:
             specs[layer.name] = spec
     if recipe.scheme in _PRECISIONS and not specs:
-        first = next((n.reason for n in plan.nodes.values() if n.asked), "it has no Linear layers")
-        raise TargetError(f"No layer of the model can have {recipe.scheme} weights: {first}.")
+        raise TargetError(
+            f"No layer of the model can have {recipe.scheme} weights: {_why_none(plan)}.",
+            fix="Exclude fewer layers, or choose another block size.",
+        )
+    if rules.joined_alike:
+        _refuse_apart(specs, plan)
     return WeightPlan(plan, specs)
+
+
+def _why_none(plan: Plan) -> str:
+    nodes = [node for node in plan.nodes.values() if node.op_type == "Linear"]
+    first = next((n for n in nodes if n.asked), next(iter(nodes), None))
+    return "it has no Linear layers" if first is None else f"{first.name!r} stays float, {first.reason}"
+
+
+def _refuse_apart(specs: Mapping[str, WeightSpec], plan: Plan) -> None:
+    """Raise where layers differ that engines join.
+
+    Raises:
+        TargetError: naming the first of them.
+    """
+    apart = joined_apart(specs, plan.nodes)
+    if apart:
+        raise TargetError(
+            f"vLLM joins {apart[0]!r} with its neighbours, and they would not be stored alike.",
+            fix="Give q_proj, k_proj and v_proj one precision, and gate_proj and up_proj one.",
+        )
 
 
 def allowed_precisions(scheme: Scheme, rules: WeightRules) -> tuple[Precision, ...]:
