@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array, Arrays, Batch, DataSource
+from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.model import Model
 from edgeq.compiler.normalize import Normalized, normalize
 from edgeq.compiler.normalize.equivalence import Equivalence, check_equivalent
+from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.dispatch import Request, quantize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.finite import refuse_not_finite
 from edgeq.compiler.weights.layerwise import quantize_checkpoint
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import StrictError
@@ -75,9 +78,10 @@ def prepare(
     """Normalize ``original``; a checkpoint has no graph that could be.
 
     Raises:
-        ModelError: normalizing would change the model's results.
+        ModelError: normalizing would change the model's results, or a checkpoint's weights are no numbers.
     """
     if original.is_checkpoint:
+        refuse_not_finite(Checkpoint(Path(original.source.location)), progress)
         unchanged = Normalized(original, [])
         return Prepared(original, unchanged, None, calibration, evaluation)
     normalized = normalize(original)
@@ -110,7 +114,7 @@ def compile_model(
     request = Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
     own = target.quantizer(options)
     if prepared.original.is_checkpoint and own is None:
-        quantized = quantize_checkpoint(request, work)
+        quantized = quantize_checkpoint(request, work, refuse_float if strict else None)
     else:
         quantized = (own or quantize)(request)
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
@@ -165,6 +169,20 @@ def _repeated(array: Array, size: int, fixed: int | None) -> Array:
         return array
     repeated: Array = array[np.arange(fixed) % size]
     return repeated
+
+
+def refuse_float(plan: Plan) -> None:
+    """Raise when a layer was asked to be quantized and is planned in float.
+
+    Raises:
+        StrictError: naming the first layers, and why.
+    """
+    refuse_missed(
+        [
+            NodeResult(node.name, node.op_type, node.precision, node.precision, "", node.reason, node.asked)
+            for node in plan.nodes.values()
+        ]
+    )
 
 
 def refuse_missed(nodes: list[NodeResult]) -> None:

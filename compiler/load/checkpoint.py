@@ -24,6 +24,9 @@ DTYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
+# Tables that models compute themselves; old checkpoints of Llama store them beside the weights.
+_COMPUTED = (".rotary_emb.inv_freq",)
+_AGAIN = "Download or save the model again."
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,14 @@ class Checkpoint:
         """
         self.path = path
         self._folder = read_folder(path)
-        self.files = sorted(file for file in self._folder.weights if file.suffix == ".safetensors")
+        self.files = _weight_files(path, self._folder.weights)
         if not self.files:
             raise ModelError(
                 f"{path} has no *.safetensors files, from which weights can be read one at a time.",
                 fix="Save it with save_pretrained(folder, safe_serialization=True).",
             )
-        self.tensors: dict[str, StoredTensor] = {}
-        for file in self.files:
-            self.tensors.update(read_safetensors(file))
+        found = {name: tensor for file in self.files for name, tensor in read_safetensors(file).items()}
+        self.tensors = {name: tensor for name, tensor in found.items() if not name.endswith(_COMPUTED)}
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -89,6 +91,29 @@ class Checkpoint:
     def float32(self, name: str) -> Array:
         """A float32 copy."""
         return self.read(name).astype(np.float32)
+
+
+def _weight_files(path: Path, there: list[Path]) -> list[Path]:
+    """The files that transformers would load: one, those that an index names, or all without either.
+
+    Others hold the same weights again under other names (``consolidated.safetensors``).
+
+    Raises:
+        ModelError: the index cannot be read, or names a file that is missing.
+    """
+    if (single := path / "model.safetensors").is_file():
+        return [single]
+    index = path / "model.safetensors.index.json"
+    if not index.is_file():
+        return sorted(file for file in there if file.suffix == ".safetensors")
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (path / name).is_file()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index} cannot be read: {error}.", fix=_AGAIN) from error
+    if missing:
+        raise ModelError(f"{index} names {missing[0]!r}, which is missing.", fix=_AGAIN)
+    return [path / name for name in names]
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -119,9 +144,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
             if tensor.offset + tensor.nbytes > size:
                 raise ValueError(f"{name} ends behind the end of the file")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {error}.", fix="Download or save the model again."
-        ) from error
+        raise ModelError(f"{path} cannot be read: {error}.", fix=_AGAIN) from error
     return found
 
 

@@ -11,7 +11,7 @@ _JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def joined_apart(specs: Mapping[str, WeightSpec], layers: Iterable[str]) -> list[str]:
-    """The first ones of the ``layers`` that are joined and stored differently: with another spec, or in float."""
+    """The first ones of the ``layers`` that are joined and stored differently, some in float perhaps."""
     found = []
     for name in layers:
         parent, _, last = name.rpartition(".")

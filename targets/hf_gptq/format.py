@@ -20,12 +20,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.compiler.weights.joined import joined_apart
 from edgeq.compiler.weights.spec import Bytes, Floats, QuantizedWeight, WeightSpec
 from edgeq.errors import ModelError
 from edgeq.targets.base import Runner
 from edgeq.targets.language.companions import write_json
 from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
-from edgeq.targets.language.joined import joined_apart
 from edgeq.targets.language.packing import pack, packed_words, unpack
 from edgeq.targets.language.stored import StoredFolder
 
@@ -94,10 +94,16 @@ class GptqFormat(Format):
 
         return open_runner(folder, self, threads)
 
+    def streamed(self, folder: Path, *, threads: int | None = None) -> Runner | None:
+        from edgeq.targets.language.read import open_runner
+
+        return open_runner(folder, self, threads, streamed=True)
+
     def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
         asymmetric = any(not spec.symmetric for spec in layers.specs.values())
         different = _different(layers, _common(layers.specs.values()))
-        said = {_ASYMMETRIC: asymmetric, _DYNAMIC: bool(different), _APART: bool(joined_apart(layers))}
+        apart = joined_apart(layers.specs, (*layers.specs, *layers.floats))
+        said = {_ASYMMETRIC: asymmetric, _DYNAMIC: bool(different), _APART: bool(apart)}
         return tuple(text for text, holds in said.items() if holds)
 
 

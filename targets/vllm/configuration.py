@@ -7,25 +7,13 @@ from importlib.metadata import version
 from typing import Any
 
 from edgeq.compiler.weights.spec import PER_CHANNEL, WeightSpec
-from edgeq.errors import TargetError
 from edgeq.targets.language.format import QuantizedLayers
-from edgeq.targets.language.joined import joined_apart
 
 
 def quantization_config(
     layers: QuantizedLayers, form: str, activations: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The configuration of ``layers`` in the format ``form``; ``activations``: how these are quantized.
-
-    Raises:
-        TargetError: layers differ that vLLM joins.
-    """
-    apart = joined_apart(layers)
-    if apart:
-        raise TargetError(
-            f"vLLM joins {apart[0]!r} with its neighbours, and they are not stored alike.",
-            fix="Give q_proj, k_proj and v_proj one precision, and gate_proj and up_proj one.",
-        )
+    """The configuration of ``layers`` in the format ``form``; ``activations``: how these are quantized."""
     kinds: dict[WeightSpec, list[str]] = {}
     for name, spec in layers.specs.items():
         kinds.setdefault(spec, []).append(name)

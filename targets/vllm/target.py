@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from edgeq.targets.language.format import Format
 
 _SCHEMES: tuple[Scheme, ...] = ("int4-weight", "int8-weight", "int8-dynamic")
-_RULES = WeightRules(bits=(4, 8), group_sizes=(-1, 32, 64, 128), mixed=True, keeps_bfloat16=True)
+_RULES = WeightRules(
+    bits=(4, 8), group_sizes=(-1, 32, 64, 128), mixed=True, joined_alike=True, keeps_bfloat16=True
+)
 _UNUSED = {**NO_KERNELS, "saturation_safe": "it is of INT8 kernels of CPUs"}
 
 

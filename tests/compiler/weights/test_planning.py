@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,3 +126,17 @@ def test_options_of_gptq_are_spelled_as_they_were_given() -> None:
             where="test",
             spelled=lambda field: "--" + field,
         )
+
+
+def test_the_reason_where_everything_is_excluded() -> None:
+    nothing = recipe(overrides=[Override(match="*", precision="fp32")])
+    with pytest.raises(TargetError, match=r"'layers\.0\.q' stays float, the recipe keeps it in float \(\*\)"):
+        plan_weights(LAYERS, nothing, RULES)
+
+
+def test_layers_that_engines_join_are_refused_before_any_work() -> None:
+    layers = [LinearLayer(f"layers.0.{name}_proj", 64, 64) for name in ("q", "k", "v", "o")]
+    wish = recipe(overrides=[Override(match="*.k_proj", precision="fp16")])
+    assert len(plan_weights(layers, wish, RULES).specs) == 3
+    with pytest.raises(TargetError, match="they would not be stored alike"):
+        plan_weights(layers, wish, replace(RULES, joined_alike=True))

@@ -1,0 +1,95 @@
+"""What is wrong with a checkpoint or a request is said before hours of quantizing, and folders are read as
+transformers reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import edgeq
+from edgeq.building import WORK
+from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.decoder import Decoder
+from edgeq.errors import ModelError, StrictError
+from tests.support.tiny_llama import tiny_llama
+
+QUERY = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("llama"), num_hidden_layers=1)
+
+
+def changed(source: Path, folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(llama: Path, tmp_path: Path, value: float) -> None:
+    def spoil(tensors: dict[str, np.ndarray]) -> None:
+        tensors[QUERY][3, 5] = value
+
+    model = changed(llama, tmp_path / "model", spoil)
+    recipe = Recipe(scheme="int4-weight", block_size=32)
+    with pytest.raises(ModelError, match=f"'{QUERY}' in .* has values that are NaN or infinite"):
+        edgeq.compile(str(model), target="hf-gptq", recipe=recipe, output=tmp_path / "out", bench=None)
+    assert not (tmp_path / WORK).exists()
+
+
+def test_strict_is_judged_by_the_plan(llama: Path, tmp_path: Path) -> None:
+    recipe = Recipe(scheme="int4-weight", block_size=32)
+    with pytest.raises(StrictError, match="'lm_head' runs in fp16: the format's readers take"):
+        edgeq.compile(
+            str(llama), target="hf-gptq", recipe=recipe, output=tmp_path / "out", bench=None, strict=True
+        )
+    assert not (tmp_path / WORK).exists()
+
+
+def test_a_tensor_of_another_shape(llama: Path, tmp_path: Path) -> None:
+    def cut(tensors: dict[str, np.ndarray]) -> None:
+        tensors[QUERY] = tensors[QUERY][:32].copy()
+
+    with pytest.raises(ModelError, match=r"q_proj.weight' is \[32, 64\], not \[64, 64\]"):
+        Decoder(Checkpoint(changed(llama, tmp_path / "model", cut)))
+
+
+def test_rotary_tables_of_old_checkpoints_are_no_weights(llama: Path, tmp_path: Path) -> None:
+    def old(tensors: dict[str, np.ndarray]) -> None:
+        tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+
+    checkpoint = Checkpoint(changed(llama, tmp_path / "model", old))
+    assert list(checkpoint.tensors) == list(Checkpoint(llama).tensors)
+    Decoder(checkpoint)
+
+
+def test_files_that_hold_the_weights_again_are_left_alone(llama: Path, tmp_path: Path) -> None:
+    model = changed(llama, tmp_path / "model", lambda _: None)
+    save_file(
+        {"layers.0.attention.wq.weight": np.ones((2, 2), np.float16)}, model / "consolidated.safetensors"
+    )
+    assert list(Checkpoint(model).tensors) == list(Checkpoint(llama).tensors)
+
+
+def test_an_index_that_names_a_missing_file(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path, num_hidden_layers=1, shard="60KB")
+    complete = Checkpoint(model)
+    assert len(complete.files) > 1
+    index = model / "model.safetensors.index.json"
+    complete.files[0].unlink()
+    with pytest.raises(ModelError, match=f"index.json names '{complete.files[0].name}', which is missing"):
+        Checkpoint(model)
+    index.write_text(json.dumps({"weight_map": 3}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"index\.json cannot be read"):
+        Checkpoint(model)
