@@ -71,9 +71,8 @@ def time_generation(
     found: list[list[tuple[float, float]]] = [[] for _ in runners]
     with collector_off(), progress.task("Generating", None) as advance:
         for runner in runners:
-            _one_text(
-                runner, prompts.tokens[0], options.new_tokens
-            )  # A first text warms caches and is not counted.
+            # A first text warms caches and is not counted.
+            _one_text(runner, prompts.tokens[0], options.new_tokens)
         while not _enough(found, options):
             turn = len(found[0])
             prompt = prompts.tokens[turn % len(prompts.tokens)]

@@ -63,6 +63,11 @@ def closed_runner() -> TargetError:
     return TargetError("The runner is closed.", fix="Open a new one.")
 
 
+def nothing_started() -> TargetError:
+    """What a runner raises that is to go on with a text and has none."""
+    return TargetError("No text was started, so there is nothing to go on with.", fix="Call start first.")
+
+
 def check_threads(threads: int | None) -> None:
     """Refuse a number of threads that cannot run anything; None leaves it to the runtime.
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import MissingExtraError, ModelError, TargetError
+from edgeq.errors import TargetError
+from edgeq.targets.language.model import read_config
 
 Config = dict[str, Any]
 
@@ -57,15 +58,7 @@ def full_config(folder: Path) -> Config:
         MissingExtraError: transformers is not installed.
         ModelError: transformers does not know the model.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("Reading a language model's configuration", "gguf") from error
-    try:
-        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}.") from error
-    found: Config = config.to_dict()
+    found: Config = read_config(folder, "gguf").to_dict()
     return found
 
 

@@ -15,6 +15,7 @@ from edgeq.targets.gguf.files import MODEL
 from edgeq.targets.gguf.settings import Settings
 from edgeq.targets.language.model import build_model
 from edgeq.targets.language.runner import LanguageRunner
+from edgeq.targets.language.streamed import streamed_model
 
 
 class GgufFile:
@@ -57,8 +58,10 @@ class GgufFile:
         return np.asarray(found, np.float32).reshape(tuple(int(size) for size in tensor.shape[::-1]))
 
 
-def open_reference(folder: Path, *, threads: int | None = None) -> LanguageRunner:
+def open_reference(folder: Path, *, threads: int | None = None, streamed: bool = False) -> LanguageRunner:
     """The artefact in ``folder`` with its values in float32 and exact arithmetic, in PyTorch.
+
+    ``streamed``: values are read again in every run, one matrix at a time, in place of all at once.
 
     Raises:
         ModelError: the artefact is damaged.
@@ -71,5 +74,6 @@ def open_reference(folder: Path, *, threads: int | None = None) -> LanguageRunne
         place = places[source]
         return place.from_file(file.float32(place.name))
 
-    model = build_model(folder, settings.architecture, list(places), read)
+    build = streamed_model if streamed else build_model
+    model = build(folder, settings.architecture, list(places), read)
     return LanguageRunner(model, threads=threads)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.errors import DataError, TargetError
+from edgeq.calibration.types import Array, Arrays
+from edgeq.errors import DataError
 from edgeq.machine import usable_cores
 from edgeq.targets.gguf.llama import LlamaModel
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner
+from edgeq.targets.inputs import check_threads, closed_runner, nothing_started
+from edgeq.targets.language.signature import TOKEN_IDS, logits
+from edgeq.targets.loaded import LoadedRunner
 
 
-class LlamaRunner:
+class LlamaRunner(LoadedRunner):
     """``input_ids`` int64 [batch, sequence] → ``logits`` float32 [batch, sequence, vocabulary].
 
     llama.cpp rounds activations to the type of the blocks that they are multiplied with (8 bits for
@@ -29,30 +31,14 @@ class LlamaRunner:
             UsageError: ``threads`` is not positive.
         """
         check_threads(threads)
-        self._model: LlamaModel | None = LlamaModel(
-            path, threads=threads or usable_cores(), exact_cache=exact_cache
-        )
-        self._tokens = self._model.tokens
+        model = LlamaModel(path, threads=threads or usable_cores(), exact_cache=exact_cache)
+        self._tokens = model.tokens
         self._read: int | None = None
+        super().__init__(model, [TOKEN_IDS], [logits(self._tokens)])
 
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return [TensorSpec("input_ids", np.dtype(np.int64), ("batch", "sequence"))]
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return [TensorSpec("logits", np.dtype(np.float32), ("batch", "sequence", self._tokens))]
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """The logits, one sequence after the other.
-
-        Raises:
-            DataError: the input is missing, or has the wrong dtype, shape or ids.
-            TargetError: the runner is closed, or llama.cpp fails.
-        """
-        model = self._open()
-        check_inputs(self.inputs, inputs)
-        ids = inputs["input_ids"]
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
+        """The logits, one sequence after the other."""
+        model, ids = self._open(), inputs["input_ids"]
         self._check_ids(ids)
         self._read = None
         found = np.empty((*ids.shape, self._tokens), np.float32)
@@ -81,21 +67,20 @@ class LlamaRunner:
         """
         model = self._open()
         if self._read is None:
-            raise TargetError(
-                "No text was started, so there is nothing to go on with.", fix="Call start first."
-            )
+            raise nothing_started()
         self._read += 1
         return model.read(np.array([token]), self._read - 1)
 
     def close(self) -> None:
         if self._model is not None:
             self._model.close()
-            self._model = None
+        super().close()
 
     def _open(self) -> LlamaModel:
-        if self._model is None:
+        model: LlamaModel | None = self._model
+        if model is None:
             raise closed_runner()
-        return self._model
+        return model
 
     def _check_ids(self, ids: Array) -> None:
         if ids.size == 0:

@@ -36,7 +36,7 @@ class StoredPlace(BaseModel):
 class Settings(StoredSettings):
     """``version``: of the gguf package; ``file_type``: of the file; ``sampled_from``: whose the samples are.
 
-    ``pre``: the name of the pre-tokenizer was chosen by its definition.
+    ``tokenizer``: ``tokenizer.ggml.model``, ``none`` where the model has none.
     """
 
     file = SETTINGS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edgeq.targets.base import Check
 from edgeq.targets.gguf.files import MODEL, TOKENIZER
@@ -40,7 +41,7 @@ def tokens_check(folder: Path, settings: Settings) -> list[Check]:
         model.close()
 
 
-def compare(own: object, model: LlamaModel, texts: list[str]) -> Check:
+def compare(own: Any, model: LlamaModel, texts: list[str]) -> Check:
     """The share of texts, and of their characters, that both split alike."""
     wanted = "the tokens of the model's own tokenizer"
     other = [text for text in texts if _encode(own, text) != model.tokenize(text)]
@@ -51,6 +52,6 @@ def compare(own: object, model: LlamaModel, texts: list[str]) -> Check:
     return Check("tokenizer", share >= _AGREEMENT, text, wanted)
 
 
-def _encode(own: object, text: str) -> list[int]:
-    found: list[int] = own.encode(text, add_special_tokens=False).ids  # type: ignore[attr-defined]
+def _encode(own: Any, text: str) -> list[int]:
+    found: list[int] = own.encode(text, add_special_tokens=False).ids
     return found

@@ -24,7 +24,6 @@ from edgeq.targets.language.format import Format, QuantizedLayers, Shape
 from edgeq.targets.language.prove import prove, save_reference
 from edgeq.targets.language.settings import LanguageSettings, StoredLayer
 from edgeq.targets.language.shards import LazyTensor, write_shards
-from edgeq.targets.language.values import values_sha256
 
 _HEAD = "lm_head"
 
@@ -62,7 +61,7 @@ def build_folder(
         architecture=store.checkpoint.architecture,
         versions={package: version(package) for package in form.packages},
         sampled_from=sampled_from,
-        layers={name: _stored_layer(store, form, name) for name in layers.specs},
+        layers={name: StoredLayer.of(form.final(store.quantized(name))) for name in layers.specs},
     )
     evidence = (*evidence, settings.write(folder))
     with job.progress.task("Verifying the folder"):
@@ -75,11 +74,12 @@ def build_folder(
 
 def quantized_layers(store: WeightStore, plan: Plan, dtype: str) -> QuantizedLayers:
     """The quantized matrices of the store, and the linear layers of the plan that stay float."""
-    specs = {name: store.quantized(name).spec for name in store.layers}
+    weights = {name: store.quantized(name) for name in store.layers}
+    specs = {name: weight.spec for name, weight in weights.items()}
     linear = [node.name for node in plan.nodes.values() if node.op_type != "Embedding"]
     # An output layer that shares the table of embeddings is a layer to the readers all the same.
     linear += [] if _HEAD in linear else [_HEAD]
-    shapes = {name: store.quantized(name).codes.shape for name in specs}
+    shapes = {name: weight.codes.shape for name, weight in weights.items()}
     return QuantizedLayers(specs, shapes, tuple(name for name in linear if name not in specs), dtype)
 
 
@@ -126,21 +126,6 @@ def _kept(store: WeightStore, floats: np.dtype[Any], name: str) -> Array:
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype == np.dtype(ml_dtypes.bfloat16)
-
-
-def _stored_layer(store: WeightStore, form: Format, name: str) -> StoredLayer:
-    weight = form.final(store.quantized(name))
-    outputs, inputs = weight.codes.shape
-    spec = weight.spec
-    return StoredLayer(
-        bits=spec.bits,
-        group_size=spec.group_size,
-        symmetric=spec.symmetric,
-        form=spec.form,
-        outputs=outputs,
-        inputs=inputs,
-        sha256=values_sha256(weight.dequantize()),
-    )
 
 
 def _load_hints(floats: np.dtype[Any], quantization: Mapping[str, Any]) -> dict[str, Any]:

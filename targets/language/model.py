@@ -41,25 +41,44 @@ def empty_model(folder: Path, architecture: str) -> Any:
         MissingExtraError: PyTorch or transformers is not installed.
         ModelError: transformers cannot build it.
     """
+    config = read_config(folder)
     try:
-        # What transformers imports talks of its own missing parts.
         with quiet():
             import torch
             import transformers
             from transformers.modeling_utils import no_init_weights
-    except ImportError as error:
-        raise MissingExtraError("Running a language model", "llm") from error
-    try:
+
         with quiet(), no_init_weights():
-            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
             if hasattr(config, "quantization_config"):
                 del config.quantization_config
             model = getattr(transformers, architecture)._from_config(config, dtype=torch.float32)
             # Without initial values it was left out.
             model.tie_weights()
             return model
+    except ImportError as error:
+        raise MissingExtraError("Running a language model", "llm") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be loaded: {reason(error)}.") from error
+
+
+def read_config(folder: Path, extra: str = "llm") -> Any:
+    """The configuration in ``folder`` as transformers reads it, with the defaults that the file leaves out.
+
+    Raises:
+        MissingExtraError: transformers, which the ``extra`` installs, is not there.
+        ModelError: transformers does not know the model, or the file is damaged.
+    """
+    try:
+        # What transformers imports talks of its own missing parts.
+        with quiet():
+            import transformers
+    except ImportError as error:
+        raise MissingExtraError("Reading a language model's configuration", extra) from error
+    try:
+        with quiet():
+            return transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"The configuration in {folder} cannot be read: {reason(error)}.") from error
 
 
 def refuse_unfit(missing: Sequence[str], unknown: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from edgeq.targets.language.values import values_sha256
 from edgeq.targets.numbers import distance, exact_check, reordered_sums, rounded_check
 from edgeq.targets.reference import SAMPLES, load_samples, save_samples
 
+VALUES = "the values that edgeq has quantized to, in every layer"
 REFERENCE = "edgeq's dequantized weights in float32"
 # Texts and tokens that numbers are compared on, and how many logits of each text are kept as evidence.
 _TEXTS, _TOKENS, _LOGITS = 2, 64, 1 << 18
@@ -76,9 +77,13 @@ def _layers(folder: Path, form: Format, settings: LanguageSettings) -> Check:
         for name, (spec, shape) in layer_shapes(settings).items()
         if values_sha256(form.read(stored, name, spec, shape)) != settings.layers[name].sha256
     ]
-    count = len(settings.layers)
+    return values_check(wrong, len(settings.layers))
+
+
+def values_check(wrong: Sequence[str], count: int) -> Check:
+    """The check of ``count`` layers' values; those of the layers ``wrong`` are others."""
     text = f"{wrong[0]!r} and {len(wrong) - 1} more have others" if wrong else f"those of all {count} layers"
-    return Check("weights", not wrong, text, "the values that edgeq has quantized to, in every layer")
+    return Check("weights", not wrong, text, VALUES)
 
 
 def _numbers(

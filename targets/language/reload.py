@@ -27,11 +27,9 @@ def reload_model(folder: Path, extra: str) -> Any:
             )
     except ImportError as error:
         raise MissingExtraError(f"Loading {folder}", extra) from error
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, TypeError) as error:
-        raise ModelError(
-            f"{folder} cannot be loaded: {reason(error)}.", fix="Compile the model again."
-        ) from error
-    except safetensors.SafetensorError as error:
+    except (
+        OSError, ValueError, KeyError, AttributeError, RuntimeError, TypeError, safetensors.SafetensorError
+    ) as error:  # fmt: skip
         raise ModelError(
             f"{folder} cannot be loaded: {reason(error)}.", fix="Compile the model again."
         ) from error

@@ -6,41 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.types import Array, Arrays, TensorSpec
+from edgeq.calibration.types import Array, Arrays
 from edgeq.errors import TargetError
 from edgeq.machine import usable_cores
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
+from edgeq.targets.inputs import check_threads, closed_runner, nothing_started, sizes_text
+from edgeq.targets.language.signature import TOKEN_IDS, logits
+from edgeq.targets.loaded import LoadedRunner
 
 
-class LanguageRunner:
+class LanguageRunner(LoadedRunner):
     """``input_ids`` int64 [batch, sequence] → ``logits`` float32 [batch, sequence, vocabulary]."""
 
     def __init__(self, model: Any, *, threads: int | None = None) -> None:
         """``model`` is a causal model of transformers; ``threads`` None: every usable CPU."""
         check_threads(threads)
         self.threads = threads or usable_cores()
-        self.model: Any = model
         self._past: Any = None
-        self._vocabulary = int(model.config.vocab_size)
+        super().__init__(model, [TOKEN_IDS], [logits(int(model.config.vocab_size))])
 
-    @property
-    def inputs(self) -> list[TensorSpec]:
-        return [TensorSpec("input_ids", np.dtype(np.int64), ("batch", "sequence"))]
-
-    @property
-    def outputs(self) -> list[TensorSpec]:
-        return [TensorSpec("logits", np.dtype(np.float32), ("batch", "sequence", self._vocabulary))]
-
-    def run(self, inputs: Arrays) -> dict[str, Array]:
-        """The logits.
-
-        Raises:
-            DataError: an input is missing, unknown, or has the wrong dtype or shape.
-            TargetError: the runner is closed, or PyTorch fails.
-        """
+    def _run(self, inputs: Arrays) -> dict[str, Array]:
         import torch
 
-        check_inputs(self.inputs, inputs)
         ids = torch.from_numpy(inputs["input_ids"])
         found = self._forward(sizes_text(inputs), input_ids=ids, use_cache=False)
         return {"logits": np.asarray(found.logits.float().numpy())}
@@ -61,13 +47,11 @@ class LanguageRunner:
             TargetError: nothing was started, or PyTorch fails.
         """
         if self._past is None:
-            raise TargetError(
-                "No text was started, so there is nothing to go on with.", fix="Call start first."
-            )
+            raise nothing_started()
         return self._read(np.array([token], dtype=np.int64))
 
     def close(self) -> None:
-        self.model = None
+        super().close()
         self._past = None
 
     def _read(self, tokens: Array) -> Array:
@@ -88,13 +72,13 @@ class LanguageRunner:
     def _forward(self, what: str, **arguments: Any) -> Any:
         import torch
 
-        if self.model is None:
+        if self._model is None:
             raise closed_runner()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.inference_mode():
-                return self.model(**arguments)
+                return self._model(**arguments)
         except (RuntimeError, IndexError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise TargetError(f"The model fails on the inputs {what}: {first}") from error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from pydantic import BaseModel, ConfigDict
 
-from edgeq.compiler.weights.spec import Form, WeightSpec
+from edgeq.compiler.weights.spec import Form, QuantizedWeight, WeightSpec
 from edgeq.targets.language.files import SETTINGS
+from edgeq.targets.language.values import values_sha256
 from edgeq.targets.stored_settings import StoredSettings
 
 
@@ -21,6 +24,13 @@ class StoredLayer(BaseModel):
     outputs: int
     inputs: int
     sha256: str
+
+    @classmethod
+    def of(cls, weight: QuantizedWeight) -> StoredLayer:
+        """Of a layer that is stored with these weights."""
+        outputs, inputs = weight.codes.shape
+        sha256 = values_sha256(weight.dequantize())
+        return cls(**asdict(weight.spec), outputs=outputs, inputs=inputs, sha256=sha256)
 
     @property
     def spec(self) -> WeightSpec:

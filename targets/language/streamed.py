@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.targets.language.model import ReadTensor, empty_model
+from edgeq.targets.language.model import ReadTensor, empty_model, other_shape, refuse_unfit
 
 
 def streamed_model(folder: Path, architecture: str, names: Collection[str], read: ReadTensor) -> Any:
@@ -32,8 +32,6 @@ def streamed_model(folder: Path, architecture: str, names: Collection[str], read
 
 def _places(model: Any, names: Collection[str]) -> dict[int, str]:
     """Parameter → its tensor; of several names of one parameter, that which is stored."""
-    from edgeq.targets.language.model import refuse_unfit
-
     found: dict[int, str] = {}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, value in parameters.items():
@@ -49,11 +47,10 @@ def _stream(module: Any, own: dict[str, str], read: ReadTensor) -> None:
 
     def load(*_: Any) -> None:
         for key, name in own.items():
-            values = np.ascontiguousarray(read(name), dtype=np.float32)
+            # PyTorch shares the memory, and takes none that is mapped to be read only.
+            values = np.require(read(name), np.float32, ["C", "W"])
             wanted = module._parameters[key].shape
             if tuple(values.shape) != tuple(wanted):
-                from edgeq.targets.language.model import other_shape
-
                 raise other_shape(name, values.shape, tuple(wanted))
             module._parameters[key] = torch.nn.Parameter(torch.from_numpy(values), requires_grad=False)
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.load.checkpoint import Checkpoint
-from edgeq.errors import MissingExtraError, ModelError, TargetError
+from edgeq.errors import TargetError
+from edgeq.targets.language.model import read_config
 
 # A layer that attends to every token before it.
 NO_WINDOW = -1
@@ -86,7 +87,7 @@ def read_decoder(checkpoint: Checkpoint) -> Decoder:
         ModelError: its configuration cannot be read.
     """
     family = _family(checkpoint.architecture)
-    config = _config(checkpoint)
+    config = read_config(checkpoint.path, "genai")
     activation = ACTIVATIONS.get(getattr(config, "hidden_activation", None) or config.hidden_act)
     if activation is None:
         raise _unsupported(f"the activation {config.hidden_act!r}")
@@ -120,18 +121,6 @@ def _family(architecture: str) -> Family:
             fix=f"The architectures of this target are: {known}.",
         )
     return found
-
-
-def _config(checkpoint: Checkpoint) -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("Reading a model's configuration", "genai") from error
-    try:
-        return transformers.AutoConfig.from_pretrained(str(checkpoint.path), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelError(f"The configuration in {checkpoint.path} cannot be read: {first}.") from error
 
 
 def _head_size(config: Any) -> int:

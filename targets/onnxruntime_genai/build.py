@@ -9,13 +9,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgeq.calibration.types import Array, Arrays
-from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import DataError
 from edgeq.targets.base import BuildJob, BuildResult, Check
 from edgeq.targets.checks import refuse_failed
 from edgeq.targets.language.prove import save_reference
 from edgeq.targets.language.settings import StoredLayer
-from edgeq.targets.language.values import values_sha256
 from edgeq.targets.onnxruntime_genai.architecture import read_decoder
 from edgeq.targets.onnxruntime_genai.configuration import write_configuration
 from edgeq.targets.onnxruntime_genai.files import DATA_FILE, MODEL_FILE
@@ -53,7 +51,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
     decoder = read_decoder(store.checkpoint)
     tensors = StoredTensors(store, full=job.recipe.scheme == "fp32")
     with job.progress.task("Writing the graph"):
-        model = decoder_model(decoder, tensors, accuracy_level=0)
+        model = decoder_model(decoder, tensors)
         ir.save(model, folder / MODEL_FILE, external_data=DATA_FILE, size_threshold_bytes=_INLINE)
         files = (MODEL_FILE, DATA_FILE, *write_configuration(store.checkpoint, decoder, folder))
     level, gate, notes = _accuracy_level(job, folder)
@@ -63,7 +61,7 @@ def build(job: BuildJob, folder: Path) -> BuildResult:
         versions={package: version(package) for package in PACKAGES},
         sampled_from=sampled_from,
         accuracy_level=level,
-        layers={name: _stored_layer(store, name) for name in store.layers},
+        layers={name: StoredLayer.of(store.quantized(name)) for name in store.layers},
     )
     evidence = (*evidence, settings.write(folder))
     with job.progress.task("Verifying the folder"):
@@ -116,18 +114,3 @@ def _pairs(
 ) -> Iterator[tuple[Array, Array]]:
     for sample in samples:
         yield exact.run(sample)["logits"], rounded.run(sample)["logits"]
-
-
-def _stored_layer(store: WeightStore, name: str) -> StoredLayer:
-    weight = store.quantized(name)
-    outputs, inputs = weight.codes.shape
-    spec = weight.spec
-    return StoredLayer(
-        bits=spec.bits,
-        group_size=spec.group_size,
-        symmetric=spec.symmetric,
-        form=spec.form,
-        outputs=outputs,
-        inputs=inputs,
-        sha256=values_sha256(weight.dequantize()),
-    )

@@ -13,6 +13,7 @@ import numpy as np
 from edgeq.calibration.types import Array
 from edgeq.errors import MissingExtraError, TargetError
 from edgeq.quiet import quiet
+from edgeq.targets.inputs import nothing_started
 from edgeq.targets.onnxruntime.session import explain
 
 
@@ -62,9 +63,7 @@ class Engine:
             TargetError: nothing was started, or the engine fails.
         """
         if self._generator is None:
-            raise TargetError(
-                "No text was started, so there is nothing to go on with.", fix="Call start first."
-            )
+            raise nothing_started()
         return self._read(np.array([token]))
 
     def generate(self, prompt: Array, new_tokens: int) -> Array:

@@ -25,14 +25,14 @@ _Shape: TypeAlias = "Sequence[int | str]"
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
 
-def decoder_model(decoder: Decoder, tensors: StoredTensors, accuracy_level: int) -> ir.Model:
-    """The graph, whose initializers are read when it is saved.
+def decoder_model(decoder: Decoder, tensors: StoredTensors) -> ir.Model:
+    """The graph, whose initializers are read when it is saved; products have the accuracy level 0.
 
     Raises:
         TargetError: the checkpoint has tensors that the architecture does not explain.
         ModelError: it lacks some.
     """
-    writer = _Writer(decoder, tensors, accuracy_level)
+    writer = _Writer(decoder, tensors)
     writer.write()
     unused = tensors.unused()
     if unused:
@@ -57,7 +57,6 @@ class _Attention:
 class _Writer:
     decoder: Decoder
     tensors: StoredTensors
-    accuracy_level: int
     graph: ir.Graph = field(init=False)
 
     def __post_init__(self) -> None:
@@ -232,7 +231,7 @@ class _Writer:
             N=outputs,
             bits=spec.bits,
             block_size=spec.group_size,
-            accuracy_level=self.accuracy_level,
+            accuracy_level=0,
         )
 
     def _floating(self, value: ir.Value, stored: ir.Value, name: str) -> ir.Value:

@@ -9,10 +9,10 @@ import numpy as np
 
 from edgeq.calibration.types import Array, Arrays
 from edgeq.targets.base import Check
-from edgeq.targets.language.prove import REFERENCE
+from edgeq.targets.language.files import EXPECTED
+from edgeq.targets.language.prove import REFERENCE, VALUES, values_check
 from edgeq.targets.language.values import values_sha256
 from edgeq.targets.numbers import distance, exact_check, reordered_sums, rounded_check
-from edgeq.targets.onnxruntime_genai.files import EXPECTED
 from edgeq.targets.onnxruntime_genai.runner import GenaiRunner
 from edgeq.targets.onnxruntime_genai.settings import GenaiSettings
 from edgeq.targets.onnxruntime_genai.stored import StoredGraph
@@ -44,14 +44,12 @@ def prove(folder: Path, threads: int | None) -> list[Check]:
 
 
 def _weights(folder: Path, settings: GenaiSettings) -> Check:
-    graph, wanted = StoredGraph(folder), "the values that edgeq has quantized to, in every layer"
+    graph = StoredGraph(folder)
     if set(graph.layers) != set(settings.layers):
         other = sorted(set(graph.layers) ^ set(settings.layers))[0]
-        return Check("weights", False, f"{other!r} is quantized in one of graph and settings only", wanted)
+        return Check("weights", False, f"{other!r} is quantized in one of graph and settings only", VALUES)
     wrong = [n for n, layer in settings.layers.items() if values_sha256(graph.values(n)) != layer.sha256]
-    count = len(settings.layers)
-    text = f"{wrong[0]!r} and {len(wrong) - 1} more have others" if wrong else f"those of all {count} layers"
-    return Check("weights", not wrong, text, wanted)
+    return values_check(wrong, len(settings.layers))
 
 
 def _numbers(

@@ -10,7 +10,8 @@ import numpy as np
 from edgeq.calibration.types import Array, Arrays, TensorSpec
 from edgeq.errors import ModelError, TargetError
 from edgeq.machine import usable_cores
-from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, sizes_text
+from edgeq.targets.inputs import check_inputs, check_threads, closed_runner, nothing_started, sizes_text
+from edgeq.targets.language.signature import TOKEN_IDS, logits
 from edgeq.targets.onnxruntime.session import explain, open_session, session_options
 from edgeq.targets.onnxruntime_genai.engine import Engine
 from edgeq.targets.onnxruntime_genai.files import MODEL_FILE
@@ -39,12 +40,12 @@ class GenaiRunner:
         self._engine: Engine | None = None
         self._session: Any = self._open()
         self._past, vocabulary = _signature(self._session, folder)
-        self._outputs = [TensorSpec("logits", np.dtype(np.float32), ("batch", "sequence", vocabulary))]
+        self._outputs = [logits(vocabulary)]
         self._closed = False
 
     @property
     def inputs(self) -> list[TensorSpec]:
-        return [TensorSpec("input_ids", np.dtype(np.int64), ("batch", "sequence"))]
+        return [TOKEN_IDS]
 
     @property
     def outputs(self) -> list[TensorSpec]:
@@ -90,9 +91,7 @@ class GenaiRunner:
             TargetError: nothing was started, or the engine fails.
         """
         if self._engine is None:
-            raise TargetError(
-                "No text was started, so there is nothing to go on with.", fix="Call start first."
-            )
+            raise nothing_started()
         return self._engine.step(token)
 
     def generate(self, prompt: Array, new_tokens: int) -> Array:
@@ -123,9 +122,9 @@ class GenaiRunner:
 def _signature(session: Any, folder: Path) -> tuple[dict[str, tuple[int, int]], int]:
     """Name of each cache → heads and size of a head; and the size of the vocabulary."""
     past = {i.name: (i.shape[1], i.shape[3]) for i in session.get_inputs() if i.name.startswith(_PAST)}
-    logits = next((o for o in session.get_outputs() if o.name == "logits"), None)
-    if logits is None or not past:
+    found = next((o for o in session.get_outputs() if o.name == "logits"), None)
+    if found is None or not past:
         raise ModelError(
             f"{folder / MODEL_FILE} is no decoder with a key-value cache.", fix="Compile the model again."
         )
-    return past, int(logits.shape[2])
+    return past, int(found.shape[2])

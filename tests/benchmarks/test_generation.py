@@ -70,7 +70,7 @@ def test_the_protocol_writes_what_transformers_writes(folder: Path) -> None:
 
     runner = open_float(folder, threads=1)
     prompt = token_ids(1, 20)
-    wanted = runner.model.generate(
+    wanted = runner._model.generate(
         torch.from_numpy(prompt),
         attention_mask=torch.ones(1, 20),
         max_new_tokens=16,

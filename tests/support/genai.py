@@ -62,7 +62,7 @@ def write_graph(store: WeightStore, folder: Path, *, full: bool = False) -> Stor
     """``model.onnx`` in ``folder``."""
     folder.mkdir()
     tensors = StoredTensors(store, full=full)
-    model = decoder_model(read_decoder(store.checkpoint), tensors, 0)
+    model = decoder_model(read_decoder(store.checkpoint), tensors)
     ir.save(model, folder / "model.onnx", external_data="model.onnx.data", size_threshold_bytes=1024)
     return tensors
 
