@@ -71,6 +71,13 @@ scheme = "int8-dynamic"
 # target = "coreml"
 # scheme = "palettize-4"
 # options = {{ compute_units = "cpu-and-ne" }}
+
+# A language model's folder as GGUF (pip install 'edgeq[llama-cpp]'; docs/llm.md, docs/gguf.md).
+# [[targets]]
+# target = "gguf"
+# scheme = "int4-weight"
+# weight_method = "gptq"           # learns from the calibration text; rtn needs none
+# budgets = ["perplexity <= +0.5", "kl <= 0.05"]
 """
 
 
