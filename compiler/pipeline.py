@@ -23,7 +23,7 @@ from edgeq.compiler.weights.layerwise import quantize_checkpoint
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import StrictError
 from edgeq.progress import Progress
-from edgeq.targets.base import BuildJob, BuildResult, NodeResult, Target
+from edgeq.targets.base import BuildJob, BuildResult, NodeResult, Quantizer, Target
 
 # Normalizing is compared on this many real samples: a wrong rewrite shows on the first.
 EQUIVALENCE_SAMPLES = 2
@@ -112,11 +112,7 @@ def compile_model(
     """
     normalized, calibration, evaluation = prepared.normalized, prepared.calibration, prepared.evaluation
     request = Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
-    own = target.quantizer(options)
-    if prepared.original.is_checkpoint and own is None:
-        quantized = quantize_checkpoint(request, work, refuse_float if strict else None)
-    else:
-        quantized = (own or quantize)(request)
+    quantized = _quantized(request, target.quantizer(options), work, strict=strict)
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(
         quantized.model,
@@ -142,6 +138,13 @@ def compile_model(
     if quantized.weights is not None:
         prepared.finished[quantized.weights.folder] = quantized.weights
     return Compiled(normalized, prepared.equivalence, quantized, build, nodes)
+
+
+def _quantized(request: Request, own: Quantizer | None, work: Path, *, strict: bool) -> Quantized:
+    """By the target's own methods, or by edgeq's for graphs or checkpoints."""
+    if request.model.is_checkpoint and own is None:
+        return quantize_checkpoint(request, work, refuse_float if strict else None)
+    return (own or quantize)(request)
 
 
 def build_samples(

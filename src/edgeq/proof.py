@@ -21,6 +21,7 @@ from edgeq.benchmarks.tasks.names import is_task_metric, task_of
 from edgeq.benchmarks.verdicts import judge
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.load import load, open_checkpoint
+from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.model import Model, Source, save
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.machine import this_machine
@@ -160,7 +161,7 @@ def baseline_of(original: Model | None, threads: int | None) -> Iterator[Subject
         return
     if original.is_checkpoint:
         place = Path(original.source.location)
-        names = tuple(file.name for file in sorted(place.glob("*.safetensors")))
+        names = tuple(file.name for file in Checkpoint(place).files)
         yield Subject(CHECKPOINT_RUNNER, place, names, threads)
         return
     with tempfile.TemporaryDirectory(prefix="edgeq-baseline-") as folder:
