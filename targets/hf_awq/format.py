@@ -64,6 +64,11 @@ class AwqFormat(Format):
 
         return open_runner(folder, self, threads)
 
+    def streamed(self, folder: Path, *, threads: int | None = None) -> Runner | None:
+        from edgeq.targets.language.read import open_runner
+
+        return open_runner(folder, self, threads, streamed=True)
+
 
 def _qzeros(weight: QuantizedWeight) -> Array:
     if weight.zero_points is None:

@@ -73,6 +73,10 @@ class Format(ABC):
     def open(self, folder: Path, *, threads: int | None = None) -> Runner:
         """The model in ``folder`` as the format's consumer loads it; raises ModelError."""
 
+    def streamed(self, folder: Path, *, threads: int | None = None) -> Runner | None:
+        """As :meth:`open`, one matrix in memory at a time; None where the consumer takes all of them."""
+        return None
+
     def final(self, weight: QuantizedWeight) -> QuantizedWeight:
         """The weights as readers of the file have them, where the format rounds scales once more."""
         return weight

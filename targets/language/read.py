@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from edgeq.targets.language.model import ReadTensor, build_model
 from edgeq.targets.language.runner import LanguageRunner
 from edgeq.targets.language.settings import LanguageSettings
 from edgeq.targets.language.stored import StoredFolder
+from edgeq.targets.language.streamed import streamed_model
 
 
 def values_of(stored: StoredFolder, form: Format, settings: LanguageSettings) -> tuple[list[str], ReadTensor]:
@@ -50,8 +52,25 @@ def float_type(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else np.float16)
 
 
-def open_runner(folder: Path, form: Format, threads: int | None) -> LanguageRunner:
-    """The model of ``folder`` by the format's own reader, all weights in memory; raises ModelError."""
+def open_runner(folder: Path, form: Format, threads: int | None, *, streamed: bool = False) -> LanguageRunner:
+    """The model of ``folder`` by the format's own reader; raises ModelError.
+
+    ``streamed``: weights are read when they are needed, every time; else all are in memory.
+    """
     stored = StoredFolder(folder)
     names, read = values_of(stored, form, LanguageSettings.read(folder))
-    return LanguageRunner(build_model(folder, stored.architecture, names, read), threads=threads)
+    build = streamed_model if streamed else build_model
+    return LanguageRunner(build(folder, stored.architecture, names, read), threads=threads)
+
+
+def float32_bytes(stored: StoredFolder, settings: LanguageSettings) -> int:
+    """What the model takes with all weights in float32."""
+    matrices = sum(layer.outputs * layer.inputs for layer in settings.layers.values())
+    rest = (
+        math.prod(t.shape) for name, t in stored.tensors.items() if _layer_of(name) not in settings.layers
+    )
+    return 4 * (matrices + sum(rest))
+
+
+def _layer_of(tensor: str) -> str:
+    return tensor.rpartition(".")[0]

@@ -59,13 +59,20 @@ class PackedFormat(Format):
 
     def open(self, folder: Path, *, threads: int | None = None) -> Runner:
         """As transformers loads it; with zero points by the library's decompressor (:data:`_ASYMMETRIC`)."""
-        if any(not group["weights"]["symmetric"] for group in _groups(folder)):
+        if _asymmetric(folder):
             return open_runner(folder, self, threads)
         return open_folder(folder, threads)
+
+    def streamed(self, folder: Path, *, threads: int | None = None) -> Runner | None:
+        return open_runner(folder, self, threads, streamed=True) if _asymmetric(folder) else None
 
     def notes(self, layers: QuantizedLayers) -> tuple[str, ...]:
         asymmetric = any(not spec.symmetric for spec in layers.specs.values())
         return (*((_ASYMMETRIC,) if asymmetric else ()), *_speed_notes(layers))
+
+
+def _asymmetric(folder: Path) -> bool:
+    return any(not group["weights"]["symmetric"] for group in _groups(folder))
 
 
 def _groups(folder: Path) -> list[Any]:
