@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,22 @@ def write_comparison(comparison: Comparison) -> None:
     """
     if all(row.result is None for row in comparison.rows):
         return
-    texts = (
-        render_html(comparison),
-        render_markdown(comparison),
-        json.dumps(comparison_document(comparison), indent=2, allow_nan=False) + "\n",
-    )
-    for suffix, text in zip(PAGES, texts, strict=True):
-        path = report_path(comparison.prefix, suffix)
+    texts = {
+        ".html": render_html(comparison),
+        ".md": render_markdown(comparison),
+        ".json": json.dumps(comparison_document(comparison), indent=2, allow_nan=False) + "\n",
+    }
+    write_texts(comparison.prefix, texts)
+
+
+def write_texts(prefix: Path, texts: Mapping[str, str]) -> None:
+    """Write pages, suffix → text.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    for suffix, text in texts.items():
+        path = report_path(prefix, suffix)
         try:
             path.write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:

@@ -152,8 +152,8 @@ def compare(
             "-o",
             metavar="PATH",
             rich_help_panel=OUTPUT,
-            help="Artefact folders are PATH-METHOD-FORMAT, the pages PATH-comparison.html, .md and .json. "
-            "Default: build/MODEL.",
+            help="Artefact folders are PATH-METHOD-BITS-GROUP-FORMAT, the pages PATH-comparison.html, .md "
+            "and .json. Default: build/MODEL.",
         ),
     ] = None,
     force: Annotated[

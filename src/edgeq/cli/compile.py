@@ -105,7 +105,8 @@ def compile_command(
             "--calibration",
             metavar="DATA",
             rich_help_panel=DATA,
-            help="Representative samples for static schemes; the same forms as --evaluation.",
+            help="Representative samples for static schemes, or text for language models' methods; the same "
+            "forms as --evaluation.",
         ),
     ] = None,
     evaluation: EvaluationOption = None,

@@ -10,8 +10,8 @@ from typing import Any
 from edgeq import __version__
 from edgeq.benchmarks.gate import markdown_table, markdown_text
 from edgeq.comparison import Row
-from edgeq.comparison_report import PAGES, report_path, row_document
-from edgeq.errors import OutputExistsError, UsageError
+from edgeq.comparison_report import PAGES, report_path, row_document, write_texts
+from edgeq.errors import OutputExistsError
 from edgeq.language.comparison import LanguageComparison
 from edgeq.language.engines import HARDWARE
 from edgeq.language.measures import PERPLEXITY, point_of
@@ -57,14 +57,7 @@ def write_pages(comparison: LanguageComparison) -> None:
         ".md": render_markdown(comparison),
         ".html": render_html(comparison),
     }
-    for suffix, text in texts.items():
-        path = report_path(comparison.prefix, suffix)
-        try:
-            path.write_text(text, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise UsageError(
-                f"The report {path} cannot be written: {error.strerror}.", fix="Give another output."
-            ) from error
+    write_texts(comparison.prefix, texts)
 
 
 def to_document(comparison: LanguageComparison) -> dict[str, Any]:
