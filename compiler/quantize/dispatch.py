@@ -126,13 +126,9 @@ def check_recipe(recipe: Recipe, capabilities: Capabilities) -> None:
         _refuse_blocks(recipe)
 
 
-# None, and what recipes of manifests say that were written when all targets had one block size.
-_NO_BLOCKS = (None, 32)
-
-
 def _refuse_blocks(recipe: Recipe) -> None:
     """Graphs have INT8 weights in blocks only where the arithmetic is INT8 too."""
-    unread = "block_size" if recipe.block_size not in _NO_BLOCKS else "symmetric_weights"
+    unread = "block_size" if recipe.block_size is not None else "symmetric_weights"
     if unread == "block_size" or not recipe.symmetric_weights:
         raise UsageError(
             f"{unread} has no effect with scheme 'int8-weight' and accuracy level 0.",

@@ -37,6 +37,18 @@ class LayerCall:
 # What a model raises whose layers return another form than it expects.
 _NOT_TAKEN = (RuntimeError, IndexError, TypeError, ValueError, AttributeError)
 
+# What transformers raises for configurations that hold other things than it expects.
+_UNREADABLE = (
+    OSError,
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 class _AllSeenError(Exception):
     """Ends a forward of which nothing more is needed."""
@@ -279,7 +291,7 @@ def _skeleton(checkpoint: Checkpoint) -> Any:
 
             model = getattr(transformers, checkpoint.architecture)._from_config(config, dtype=torch.float32)
             model.tie_weights()
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+    except _UNREADABLE as error:
         raise ModelError(f"{checkpoint.path} cannot be loaded: {reason(error)}.") from error
     for name, buffer in model.named_buffers():
         if buffer.is_meta:

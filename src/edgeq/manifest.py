@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgeq import __version__
 from edgeq.benchmarks.measurement import Measurement, Measurements
@@ -160,6 +160,15 @@ class Manifest(_Strict):
     notes: list[str] = Field(default_factory=list)
     diagnosis: Diagnosis | None = None
     measured: Measured | None = None
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _without_old_default(cls, recipe: Any) -> Any:
+        """Before there were methods of weights every recipe had the block size 32, read or not."""
+        if not isinstance(recipe, Mapping) or "weight_method" in recipe or recipe.get("block_size") != 32:
+            return recipe
+        blocks = recipe.get("scheme") == "int4-weight" or recipe.get("accuracy_level") == 4
+        return recipe if blocks else {key: recipe[key] for key in recipe if key != "block_size"}
 
     @property
     def size(self) -> int:

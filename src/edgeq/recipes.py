@@ -76,17 +76,9 @@ def check_read(
         _refuse(given, ("damping", "act_order"), method, ("weight_method", "gptq"), spelled)
 
 
-# What recipes of manifests say that were written when all targets had one block size.
-_OLD_DEFAULTS: Mapping[str, Any] = {"block_size": 32}
-
-
 def _changed(recipe: Recipe) -> list[str]:
     defaults = Recipe(scheme=recipe.scheme)
-    return [
-        name
-        for name in Recipe.model_fields
-        if getattr(recipe, name) not in (getattr(defaults, name), _OLD_DEFAULTS.get(name))
-    ]
+    return [name for name in Recipe.model_fields if getattr(recipe, name) != getattr(defaults, name)]
 
 
 def _refuse(

@@ -47,6 +47,14 @@ def test_missed_nodes_and_size(tmp_path: Path) -> None:
     assert written.size == 4
 
 
+@pytest.mark.parametrize(
+    ("fields", "kept"), [({"scheme": "int8-weight"}, None), ({"scheme": "int4-weight"}, 32)]
+)
+def test_block_sizes_that_old_recipes_had_unread(fields: dict[str, Any], kept: int | None) -> None:
+    old = {**json.loads(manifest().to_text()), "recipe": {**fields, "block_size": 32, "accuracy_level": 0}}
+    assert Manifest.model_validate(old).recipe.block_size == kept
+
+
 def test_no_artefact(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Manifest.read(tmp_path)

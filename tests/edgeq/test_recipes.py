@@ -51,8 +51,9 @@ def test_a_field_is_accepted_where_it_is_read_and_refused_elsewhere(scheme: str,
         check_read(Recipe.model_validate({"scheme": scheme, **fields}))
 
 
-def test_block_size_without_blocks() -> None:
-    recipe = make_recipe("int8-weight", {"block_size": 64}, where="test")
+@pytest.mark.parametrize("size", [32, 64])
+def test_block_size_without_blocks(size: int) -> None:
+    recipe = make_recipe("int8-weight", {"block_size": size}, where="test")
     with pytest.raises(UsageError) as caught:
         check_recipe(recipe, get_target("onnxruntime").capabilities())
     assert caught.value.what == "block_size has no effect with scheme 'int8-weight' and accuracy level 0."

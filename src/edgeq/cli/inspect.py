@@ -33,8 +33,10 @@ def inspect(
     with session(json=json, debug=debug) as terminal:
         from edgeq.manifest import MANIFEST_FILE
 
-        if (path.is_dir() and not (path / "config.json").is_file()) or path.name == MANIFEST_FILE:
-            _inspect_artefact(terminal, path.parent if path.name == MANIFEST_FILE else path, nodes)
+        folder = path.parent if path.name == MANIFEST_FILE else path
+        # Artefacts that are Hugging Face folders have both files.
+        if (folder / MANIFEST_FILE).is_file() or (path.is_dir() and not (path / "config.json").is_file()):
+            _inspect_artefact(terminal, folder, nodes)
         else:
             _inspect_model(terminal, path, nodes)
 

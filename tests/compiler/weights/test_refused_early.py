@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,3 +94,15 @@ def test_an_index_that_names_a_missing_file(tmp_path: Path) -> None:
     index.write_text(json.dumps({"weight_map": 3}), encoding="utf-8")
     with pytest.raises(ModelError, match=r"index\.json cannot be read"):
         Checkpoint(model)
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": "four"}, {"num_attention_heads": 0}])
+def test_a_configuration_that_transformers_cannot_use(
+    llama: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    model = changed(llama, tmp_path / "model", lambda _: None)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config.pop("head_dim", None)
+    (model / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Decoder(Checkpoint(model))
