@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.calibration.affine import ScaleDtype
 from edgeq.compiler.weights.clipping import clip_grids
 from edgeq.compiler.weights.grid import GridRules, Grids, nearest_codes, search_grids
 from edgeq.compiler.weights.output_error import output_energy, relative_error
@@ -22,8 +21,9 @@ from edgeq.compiler.weights.statistics import InputStatistics
 
 # Rows of each layer that the search for scales looks at, evenly spaced.
 _SEARCHED_ROWS = 256
-_EXPONENTS = tuple(step / 10 for step in range(1, 11))
-_REFINEMENT = 0.05
+_EXPONENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
+# What is then tried on both sides of the best.
+_REFINEMENTS = (0.1, 0.05)
 # Rows that are clipped at once: they do not depend on each other.
 _ROWS = 2048
 # Scales are applied only where they take at least this part of the error away.
@@ -34,10 +34,7 @@ def awq_scales(
     weights: Sequence[Floats],
     statistics: InputStatistics,
     specs: Sequence[WeightSpec],
-    *,
-    negative_scales: bool,
-    scale_dtype: ScaleDtype = "float16",
-    lowest_zero_point: int = 0,
+    rules: GridRules,
     shared: npt.NDArray[np.int64] | None = None,
 ) -> Floats:
     """Scales float32 [K] of the inputs that layers with ``weights`` [N_i, K] share; ones where none help.
@@ -45,7 +42,6 @@ def awq_scales(
     Weights are to be multiplied by them, the inputs divided; ``statistics`` must have a Hessian. ``shared``
     [K]: inputs with the same number get the same scale.
     """
-    rules = GridRules(negative_scales, scale_dtype, lowest_zero_point)
     rows = [np.ascontiguousarray(weight[_evenly(len(weight))]) for weight in weights]
     shares = [len(weight) / max(len(part), 1) for weight, part in zip(weights, rows, strict=True)]
     ones = np.ones(len(statistics.squares), np.float32)
@@ -64,11 +60,12 @@ def awq_scales(
             best, best_loss, exponent, duo = scales, found, tried, both
     if best is ones:
         return ones
-    around = (exponent - _REFINEMENT, exponent + _REFINEMENT)
-    for _, _, scales in _candidates(statistics, rows, around, (duo,), shared):
-        found = loss(scales)
-        if found < best_loss:
-            best, best_loss = scales, found
+    for step in _REFINEMENTS:
+        around = (exponent - step, exponent + step)
+        for tried, _, scales in _candidates(statistics, rows, around, (duo,), shared):
+            found = loss(scales)
+            if found < best_loss:
+                best, best_loss, exponent = scales, found, tried
     return best
 
 
@@ -76,16 +73,12 @@ def quantize_awq(
     weight: Floats,
     spec: WeightSpec,
     statistics: InputStatistics,
-    *,
-    negative_scales: bool,
-    scale_dtype: ScaleDtype = "float16",
-    lowest_zero_point: int = 0,
+    rules: GridRules,
 ) -> MethodResult:
     """Round float32 ``weight`` [N, K] to nearest, clipped where that makes the outputs' error least.
 
     ``weight`` and ``statistics`` (with a Hessian) are those after :func:`awq_scales` were applied.
     """
-    rules = GridRules(negative_scales, scale_dtype, lowest_zero_point)
     assert statistics.hessian is not None
     scales, zeros, codes = [], [], []
     for start in range(0, len(weight), _ROWS):

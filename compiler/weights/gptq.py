@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.calibration.affine import ScaleDtype
 from edgeq.compiler.weights.descent import improve
 from edgeq.compiler.weights.factors import Factors, factorize
 from edgeq.compiler.weights.grid import GridRules, Grids, search_grids
@@ -36,12 +35,10 @@ def quantize_gptq(
     weight: Floats,
     spec: WeightSpec,
     statistics: InputStatistics,
+    rules: GridRules,
     *,
     damping: float,
     act_order: bool,
-    negative_scales: bool,
-    scale_dtype: ScaleDtype = "float16",
-    lowest_zero_point: int = 0,
 ) -> MethodResult:
     """Quantize float32 ``weight`` [N, K] for the inputs that ``statistics`` (with a Hessian) has seen.
 
@@ -49,7 +46,6 @@ def quantize_gptq(
     otherwise, which is recorded. ``act_order``: columns with large inputs are rounded first. Where nothing
     helps, the weights are rounded to nearest and the record's ``fallback`` says why.
     """
-    rules = GridRules(negative_scales, scale_dtype, lowest_zero_point)
     assert statistics.hessian is not None
     factors = factorize(statistics.hessian, damping, act_order)
     if isinstance(factors, str):
@@ -69,13 +65,7 @@ def quantize_gptq(
 def _fallen_back(
     weight: Floats, spec: WeightSpec, statistics: InputStatistics, rules: GridRules, why: str
 ) -> MethodResult:
-    quantized = quantize_rtn(
-        weight,
-        spec,
-        negative_scales=rules.negative_scales,
-        scale_dtype=rules.scale_dtype,
-        lowest_zero_point=rules.lowest_zero_point,
-    )
+    quantized = quantize_rtn(weight, spec, rules)
     error = relative_error(weight, quantized, statistics)
     record: dict[str, Any] = {"fallback": f"rounded to nearest: {why}"}
     return MethodResult(quantized, record if not np.isfinite(error) else {**record, "error": error})

@@ -13,6 +13,7 @@ from edgeq.calibration.types import Array
 from edgeq.compiler.recipe import Recipe, WeightMethod
 from edgeq.compiler.weights.awq import awq_scales, quantize_awq
 from edgeq.compiler.weights.gptq import quantize_gptq
+from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.nf4 import quantize_nf4
 from edgeq.compiler.weights.output_error import relative_error
 from edgeq.compiler.weights.result import MethodResult
@@ -33,6 +34,12 @@ class Settings:
     rules: WeightRules
 
     @property
+    def grids(self) -> GridRules:
+        """What the format asks of grids."""
+        rules = self.rules
+        return GridRules(rules.negative_scales, rules.scale_dtype, rules.lowest_zero_point)
+
+    @property
     def method(self) -> WeightMethod:
         """How weights are rounded."""
         return method_of(self.recipe)
@@ -47,7 +54,7 @@ def round_stored(stored: Array, spec: WeightSpec, settings: Settings) -> MethodR
     """``stored`` [N, K], of any float type, rounded to nearest; a few rows are float32 at a time."""
     step = max(_AT_ONCE // max(stored.shape[1], 1), 1)
     parts = [
-        _rounded(stored[start : start + step].astype(np.float32), spec, settings.rules)
+        _rounded(stored[start : start + step].astype(np.float32), spec, settings.grids)
         for start in range(0, len(stored), step)
     ]
     return MethodResult(_joined(parts))
@@ -73,42 +80,16 @@ def search_scales(
     shared: npt.NDArray[np.int64] | None,
 ) -> Floats:
     """AWQ's scales float32 [K] of the inputs that ``weights`` share (see :func:`awq_scales`)."""
-    rules = settings.rules
-    return awq_scales(
-        weights,
-        statistics,
-        specs,
-        negative_scales=rules.negative_scales,
-        scale_dtype=rules.scale_dtype,
-        lowest_zero_point=rules.lowest_zero_point,
-        shared=shared,
-    )
+    return awq_scales(weights, statistics, specs, settings.grids, shared)
 
 
 def _gptq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings) -> MethodResult:
-    rules, recipe = settings.rules, settings.recipe
-    return quantize_gptq(
-        weight,
-        spec,
-        statistics,
-        damping=recipe.damping,
-        act_order=recipe.act_order,
-        negative_scales=rules.negative_scales,
-        scale_dtype=rules.scale_dtype,
-        lowest_zero_point=rules.lowest_zero_point,
-    )
+    damping, act_order = settings.recipe.damping, settings.recipe.act_order
+    return quantize_gptq(weight, spec, statistics, settings.grids, damping=damping, act_order=act_order)
 
 
 def _awq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings) -> MethodResult:
-    rules = settings.rules
-    return quantize_awq(
-        weight,
-        spec,
-        statistics,
-        negative_scales=rules.negative_scales,
-        scale_dtype=rules.scale_dtype,
-        lowest_zero_point=rules.lowest_zero_point,
-    )
+    return quantize_awq(weight, spec, statistics, settings.grids)
 
 
 _CALIBRATED: dict[WeightMethod, Callable[[Floats, WeightSpec, InputStatistics, Settings], MethodResult]] = {
@@ -127,16 +108,10 @@ def _nearest(
     return replace(found, record=record)
 
 
-def _rounded(weight: Floats, spec: WeightSpec, rules: WeightRules) -> QuantizedWeight:
+def _rounded(weight: Floats, spec: WeightSpec, grids: GridRules) -> QuantizedWeight:
     if spec.form == "nf4":
         return quantize_nf4(weight, spec)
-    return quantize_rtn(
-        weight,
-        spec,
-        negative_scales=rules.negative_scales,
-        scale_dtype=rules.scale_dtype,
-        lowest_zero_point=rules.lowest_zero_point,
-    )
+    return quantize_rtn(weight, spec, grids)
 
 
 def _joined(parts: list[QuantizedWeight]) -> QuantizedWeight:

@@ -11,6 +11,7 @@ import numpy as np
 import edgeq
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.recipe import Override, Recipe
+from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.rtn import quantize_rtn
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.result import CompileResult
@@ -61,7 +62,7 @@ def rounded_logits(model: Path, spec: WeightSpec, ids: np.ndarray, **rules: Any)
         values = checkpoint.float32(name)
         if values.ndim < 2 or "embed" in name or name.startswith("lm_head"):
             return values
-        return quantize_rtn(values, spec, **{"negative_scales": False, **rules}).dequantize()
+        return quantize_rtn(values, spec, GridRules(**rules)).dequantize()
 
     module = build_model(model, checkpoint.architecture, list(checkpoint.tensors), read)
     return LanguageRunner(module, threads=1).run({"input_ids": ids})["logits"]

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.rtn import quantize_rtn
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.store import WeightStore
@@ -53,7 +54,7 @@ def rounded_store(folder: Path, spec: WeightSpec | None, place: Path) -> WeightS
         name = tensor.removesuffix(".weight")
         if spec is None or len(found.shape) != 2 or "embed" in name:
             continue
-        weight = quantize_rtn(store.checkpoint.float32(tensor), spec, negative_scales=True)
+        weight = quantize_rtn(store.checkpoint.float32(tensor), spec, GridRules(negative_scales=True))
         store.write(name, {name: weight}, {}, {"layers": {}})
     return store
 

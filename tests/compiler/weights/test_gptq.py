@@ -5,6 +5,7 @@ import pytest
 
 from edgeq.compiler.weights.awq import quantize_awq
 from edgeq.compiler.weights.gptq import quantize_gptq
+from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.output_error import relative_error
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.rtn import quantize_rtn
@@ -26,9 +27,7 @@ def gptq(
     damping: float = 0.01,
     act_order: bool = True,
 ) -> MethodResult:
-    return quantize_gptq(
-        weight, spec, statistics, damping=damping, act_order=act_order, negative_scales=False
-    )
+    return quantize_gptq(weight, spec, statistics, GridRules(), damping=damping, act_order=act_order)
 
 
 def measured(weight: QuantizedWeight) -> float:
@@ -42,9 +41,9 @@ def measured(weight: QuantizedWeight) -> float:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_learning_methods_beat_rounding_to_nearest(bits: int, group: int, symmetric: bool) -> None:
     spec = WeightSpec(bits, group, symmetric)
-    plain = measured(quantize_rtn(WEIGHT, spec, negative_scales=False))
+    plain = measured(quantize_rtn(WEIGHT, spec, GridRules()))
     learned = gptq(spec)
-    clipped = quantize_awq(WEIGHT, spec, STATISTICS, negative_scales=False)
+    clipped = quantize_awq(WEIGHT, spec, STATISTICS, GridRules())
     assert measured(learned.weight) < 0.5 * plain
     assert measured(clipped.weight) < plain
     for result in (learned, clipped):
@@ -73,11 +72,9 @@ def test_scales_are_values_of_their_type(scale_dtype: str) -> None:
         WEIGHT,
         WeightSpec(4, 32, symmetric=False),
         STATISTICS,
+        GridRules(scale_dtype=scale_dtype, lowest_zero_point=1),  # type: ignore[arg-type]
         damping=0.01,
         act_order=True,
-        negative_scales=False,
-        scale_dtype=scale_dtype,  # type: ignore[arg-type]
-        lowest_zero_point=1,
     ).weight
     np.testing.assert_array_equal(found.scales.astype(dtype).astype(np.float32), found.scales)
     assert found.zero_points is not None
@@ -99,7 +96,7 @@ def test_what_cannot_be_factored_is_rounded_to_nearest_and_says_so() -> None:
     broken.hessian[0, 1] = broken.hessian[1, 0] = 10
     found = gptq(WeightSpec(4, 32), statistics=broken)
     assert found.record["fallback"].startswith("rounded to nearest: the Hessian")
-    plain = quantize_rtn(WEIGHT, WeightSpec(4, 32), negative_scales=False)
+    plain = quantize_rtn(WEIGHT, WeightSpec(4, 32), GridRules())
     np.testing.assert_array_equal(found.weight.codes, plain.codes)
 
 

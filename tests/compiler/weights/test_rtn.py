@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.rtn import quantize_rtn
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
@@ -16,7 +17,7 @@ from tests.support.layer_inputs import inputs_of, statistics_of, weight_of
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_better_than_the_range_of_each_group(bits: int, group: int, symmetric: bool) -> None:
     weight = weight_of(32, 128)
-    found = quantize_rtn(weight, WeightSpec(bits, group, symmetric), negative_scales=False)
+    found = quantize_rtn(weight, WeightSpec(bits, group, symmetric), GridRules())
     groups = weight.reshape(32 * found.scales.shape[1], -1)
     low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
     if symmetric:
@@ -33,22 +34,20 @@ def test_better_than_the_range_of_each_group(bits: int, group: int, symmetric: b
 
 def test_what_is_on_a_grid_is_kept() -> None:
     weight = np.tile(np.arange(-8, 8, dtype=np.float32), (4, 4)) * np.float32(0.25)
-    found = quantize_rtn(weight, WeightSpec(4, 32), negative_scales=False)
+    found = quantize_rtn(weight, WeightSpec(4, 32), GridRules())
     np.testing.assert_array_equal(found.dequantize(), weight)
 
 
 def test_negative_scales_use_the_longer_side() -> None:
     weight = -np.tile(np.arange(-8, 8, dtype=np.float32), (4, 4))
-    found = quantize_rtn(weight, WeightSpec(4, 32), negative_scales=True)
+    found = quantize_rtn(weight, WeightSpec(4, 32), GridRules(negative_scales=True))
     np.testing.assert_array_equal(found.dequantize(), weight)
     assert (found.scales < 0).all()
 
 
 def test_zero_points_keep_their_lower_bound() -> None:
     weight = np.abs(weight_of(8, 64))
-    found = quantize_rtn(
-        weight, WeightSpec(4, 32, symmetric=False), negative_scales=False, lowest_zero_point=1
-    )
+    found = quantize_rtn(weight, WeightSpec(4, 32, symmetric=False), GridRules(lowest_zero_point=1))
     assert found.zero_points is not None
     assert found.zero_points.min() == 1
 
