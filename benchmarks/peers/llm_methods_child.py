@@ -183,10 +183,10 @@ def matmul_nbits(task: Task) -> dict[str, Any]:
         model, block_size=task.group, bits=task.bits, is_symmetric=task.symmetric, algo_config=config
     )
     quantizer.process()
-    return _run_identity(quantizer.model.model, {name: stored[name].shape for name in names}, onnx)
+    return _run_identity(quantizer.model.model, {name: stored[name].shape for name in names})
 
 
-def _run_identity(model: Any, shapes: dict[str, tuple[int, ...]], onnx: Any) -> dict[str, Any]:
+def _run_identity(model: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     """The weights as the quantized nodes have them: what they return for the identity matrix."""
     import onnxruntime as ort
 

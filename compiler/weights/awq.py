@@ -93,18 +93,6 @@ def quantize_awq(
     return MethodResult(quantized, {"error": relative_error(weight, quantized, statistics)})
 
 
-def scaled_statistics(statistics: InputStatistics, scales: Floats) -> InputStatistics:
-    """Of the inputs divided by ``scales`` float32 [K]."""
-    hessian = statistics.hessian
-    return InputStatistics(
-        statistics.tokens,
-        statistics.squares / scales**2,
-        statistics.absolute / scales,
-        statistics.largest / scales,
-        None if hessian is None else hessian / scales / scales[:, None],
-    )
-
-
 def _candidates(
     statistics: InputStatistics,
     rows: Sequence[Floats],

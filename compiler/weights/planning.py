@@ -110,7 +110,7 @@ def _planned(
     if precision in ("fp32", "fp16"):
         reason = f"the recipe keeps it in float ({pattern})" if pattern else "float16, as the scheme says"
         return NodePlan(layer.name, layer.op_type, "fp16", reason, asked=False, pinned=bool(pattern)), None
-    spec = _spec(layer, precision, recipe, rules)
+    spec = _spec(precision, recipe, rules)
     why_not = _why_float(layer, spec, rules)
     if not why_not:
         size = "output channel" if spec.group_size == PER_CHANNEL else f"{spec.group_size} inputs"
@@ -125,7 +125,7 @@ def _planned(
     return NodePlan(layer.name, layer.op_type, "fp16", why_not, asked=layer.op_type == "Linear"), None
 
 
-def _spec(layer: LinearLayer, precision: Precision, recipe: Recipe, rules: WeightRules) -> WeightSpec:
+def _spec(precision: Precision, recipe: Recipe, rules: WeightRules) -> WeightSpec:
     group = recipe.block_size or rules.group_size
     if precision == "nf4":
         return WeightSpec(4, group, form="nf4")

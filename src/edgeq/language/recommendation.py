@@ -100,7 +100,7 @@ def _best(left: Sequence[Option], place: Place) -> tuple[Option, str]:
         return chosen, f"{_untimed(left, place)}, so it is chosen by size: {reason}"
     timed.sort(key=lambda option: -option.speed.value)
     leaders = [option for option in timed if not _slower(option, timed[0])]
-    aside = _aside(left, timed, place)
+    aside = _aside(left, place)
     if len(leaders) == 1:
         return timed[0], _fastest(timed) + aside
     chosen, reason = _smallest(leaders)
@@ -126,7 +126,7 @@ def _untimed(left: Sequence[Option], place: Place) -> str:
     return "no engine of theirs was timed here" if len(left) > 1 else "its engine was not timed here"
 
 
-def _aside(left: Sequence[Option], timed: Sequence[Option], place: Place) -> str:
+def _aside(left: Sequence[Option], place: Place) -> str:
     others = dict.fromkeys(option.format for option in left if not _comparable(option, place))
     return f" ({', '.join(others)}: their engines were not timed here)" if others else ""
 
