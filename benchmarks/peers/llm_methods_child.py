@@ -158,7 +158,6 @@ def inc(task: Task) -> dict[str, Any]:
 
 def matmul_nbits(task: Task) -> dict[str, Any]:
     """ONNX Runtime's quantizer on a graph that has a MatMul for each of the model's linear layers."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits
     from safetensors.numpy import load_file
