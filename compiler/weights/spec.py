@@ -17,6 +17,9 @@ Form = Literal["int", "nf4"]
 # A group size: all inputs of an output channel share one scale.
 PER_CHANNEL = -1
 
+# Weights that are dequantized at a time: what that takes besides the result.
+_AT_ONCE = 1 << 22
+
 # The 16 values of NormalFloat4: quantiles of the normal distribution, scaled to [-1, 1] (Dettmers et al.,
 # "QLoRA", 2023, appendix E); the order is that of bitsandbytes' codes.
 NF4_VALUES: Floats = np.array(
@@ -85,16 +88,22 @@ class QuantizedWeight:
 
     def dequantize(self) -> Floats:
         """float32 [N, K]: the values that every artefact made of this holds."""
-        _, inputs = self.codes.shape
+        outputs, inputs = self.codes.shape
+        found = np.empty((outputs, inputs), np.float32)
+        step = max(_AT_ONCE // max(inputs, 1), 1)
+        for start in range(0, outputs, step):
+            self._dequantize(slice(start, start + step), found[start : start + step])
+        return found
+
+    def _dequantize(self, rows: slice, found: Floats) -> None:
+        """Set ``found`` to the values of ``rows``."""
+        inputs = self.codes.shape[1]
         group = self.spec.group_of(inputs)
-        scales = np.repeat(self.scales, group, axis=1)[:, :inputs]
         if self.spec.form == "nf4":
-            found: Floats = NF4_VALUES[self.codes] * scales
-            return found
-        centred = self.codes.astype(np.float32)
-        if self.zero_points is None:
-            centred -= self.spec.centre
+            np.take(NF4_VALUES, self.codes[rows], out=found)
+        elif self.zero_points is None:
+            np.subtract(self.codes[rows], np.float32(self.spec.centre), out=found)
         else:
-            centred -= np.repeat(self.zero_points, group, axis=1)[:, :inputs]
-        centred *= scales
-        return centred
+            zeros = np.repeat(self.zero_points[rows], group, axis=1)[:, :inputs]
+            np.subtract(self.codes[rows], zeros, out=found, dtype=np.float32)
+        found *= np.repeat(self.scales[rows], group, axis=1)[:, :inputs]
