@@ -23,6 +23,11 @@ _PRECISIONS: dict[Scheme, Precision] = {
     # Products of integers: the scale of an output stands before their sum.
     "int8-dynamic": "int8",
 }
+# What floats are stored as, whichever of both an override names.
+_FLOATS: dict[Precision, tuple[Precision, str]] = {
+    "fp32": ("fp32", "float32, as the scheme says"),
+    "fp16": ("fp16", "floats are stored in 16 bits"),
+}
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,9 @@ def _planned(
     layer: LinearLayer, precision: Precision, recipe: Recipe, rules: WeightRules, pattern: str
 ) -> tuple[NodePlan, WeightSpec | None]:
     if precision in ("fp32", "fp16"):
-        reason = f"the recipe keeps it in float ({pattern})" if pattern else "float16, as the scheme says"
-        return NodePlan(layer.name, layer.op_type, "fp16", reason, asked=False, pinned=bool(pattern)), None
+        kept, reason = _FLOATS["fp32" if recipe.scheme == "fp32" else "fp16"]
+        reason = f"the recipe keeps it in float ({pattern}); {reason}" if pattern else reason
+        return NodePlan(layer.name, layer.op_type, kept, reason, asked=False, pinned=bool(pattern)), None
     spec = _spec(precision, recipe, rules)
     why_not = _why_float(layer, spec, rules)
     if not why_not:
