@@ -26,6 +26,15 @@ DTYPES: dict[str, Any] = {
 }  # fmt: skip
 # Tables that models compute themselves; old checkpoints of Llama store them beside the weights.
 _COMPUTED = (".rotary_emb.inv_freq",)
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
 _AGAIN = "Download or save the model again."
 
 
@@ -148,6 +157,16 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     return found
 
 
+def _refuse_sizes(path: Path, config: dict[str, Any]) -> None:
+    """Sizes that are none: formats and transformers compute with them, each in its own way."""
+    for name in _SIZES:
+        value = config.get(name, 1)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ModelError(
+                f"{path / 'config.json'}: {name} is {value!r}, not a number above 0.", fix=_AGAIN
+            )
+
+
 def load_checkpoint(path: Path, progress: Progress) -> Model:
     """The language model in ``path`` as a model without nodes: ``input_ids`` to ``logits``.
 
@@ -165,6 +184,7 @@ def load_checkpoint(path: Path, progress: Progress) -> Model:
             f"{path} is no causal language model (its architecture is {architecture}).",
             fix="Choose a target that compiles a graph: onnxruntime, openvino, tensorrt, coreml.",
         )
+    _refuse_sizes(path, config)
     ids = ir.val("input_ids", ir.DataType.INT64, ["batch", "sequence"])
     logits = ir.val("logits", ir.DataType.FLOAT, ["batch", "sequence", vocabulary])
     graph = ir.Graph([ids], [logits], nodes=[], opset_imports={"": 18}, name="checkpoint")
@@ -175,6 +195,8 @@ def load_checkpoint(path: Path, progress: Progress) -> Model:
         "model_type": checkpoint.model_type,
         "task": "text-generation",
     }
+    if config.get("max_position_embeddings"):
+        details["context"] = config["max_position_embeddings"]
     tokenizer = read_folder(path).tokenizer
     if tokenizer:
         details["tokenizer"] = tokenizer

@@ -11,6 +11,7 @@ from edgeq.calibration.data import DataOptions, open_data
 from edgeq.calibration.preprocess import Preprocessing, parse_preprocessing
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.model import Source
+from edgeq.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ class DataOpener:
         declared = self.preprocessing
         if isinstance(declared, str):
             declared = parse_preprocessing(declared)
-        return open_data(spec, self.inputs, preprocessing=declared, options=self._options())
+        opened = open_data(spec, self.inputs, preprocessing=declared, options=self._options())
+        context = self.source.details.get("context")
+        if context is not None:
+            _refuse_longer(opened, int(context))
+        return opened
 
     def _options(self) -> DataOptions:
         """A Hugging Face folder brings its own tokenizer, unless another is named."""
@@ -48,3 +53,13 @@ class DataOpener:
         if not tokenizer or options.tokenizer is not None:
             return options
         return options.model_copy(update={"tokenizer": Path(tokenizer)})
+
+
+def _refuse_longer(data: DataSource, context: int) -> None:
+    """Windows that are longer than what a language model reads: what it says of their ends means nothing."""
+    window = data.describe().get("window", 0)
+    if window > context:
+        raise DataError(
+            f"Windows of the text have {window} tokens, and the model reads {context}.",
+            fix=f"Make them smaller: --data-option window={context}.",
+        )

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from edgeq.errors import TargetError
 from edgeq.progress import SilentProgress
-from edgeq.targets.gguf.files import TOKENIZER
 from edgeq.targets.gguf.llama import LlamaModel, is_installed
 from edgeq.targets.gguf.metadata import Entry
 from edgeq.targets.gguf.pre_tokenizers import NAMES
-from edgeq.targets.gguf.tokens import TEXTS
+from edgeq.targets.gguf.tokens import TEXTS, own_tokenizer
 from edgeq.targets.gguf.vocabulary import Vocabulary
 from edgeq.targets.gguf.write import write_file
 
@@ -31,9 +30,7 @@ def with_closest(
             "would tell how close another comes, is not installed.",
             fix="Install it: pip install 'edgeq[llama-cpp]', or take --target hf-gptq, hf-awq or vllm.",
         )
-    from tokenizers import Tokenizer
-
-    own = Tokenizer.from_file(str(folder / TOKENIZER))
+    own = own_tokenizer(folder)
     wanted = [own.encode(text, add_special_tokens=False).ids for text in TEXTS]
     best, most = "", -1
     for name in sorted(NAMES.values()):

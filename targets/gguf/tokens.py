@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgeq.errors import ModelError
 from edgeq.targets.base import Check
 from edgeq.targets.gguf.files import MODEL, TOKENIZER
 from edgeq.targets.gguf.llama import LlamaModel
@@ -30,15 +31,29 @@ def tokens_check(folder: Path, settings: Settings) -> list[Check]:
     """Compare on fixed texts and on the samples' text; nothing to compare without a tokenizer."""
     if settings.tokenizer == "none" or not (folder / TOKENIZER).is_file():
         return []
-    from tokenizers import Tokenizer
-
-    own = Tokenizer.from_file(str(folder / TOKENIZER))
+    own = own_tokenizer(folder)
     sampled = [own.decode(s["input_ids"][0].tolist()) for s in load_samples(folder)]
     model = LlamaModel(folder / MODEL, threads=1, vocabulary_only=True)
     try:
         return [compare(own, model, [*TEXTS, *sampled])]
     finally:
         model.close()
+
+
+def own_tokenizer(folder: Path) -> Any:
+    """The tokenizer in ``folder`` as the library ``tokenizers`` loads it; raises ModelError."""
+    path = folder / TOKENIZER
+    return parsed_tokenizer(path.read_bytes().decode("utf-8", "replace"), path)
+
+
+def parsed_tokenizer(text: str, path: Path) -> Any:
+    """The tokenizer that ``text`` describes, read from ``path``; raises ModelError."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises Exception itself
+        raise ModelError(f"{path} cannot be read: {error}.", fix="Download or save it again.") from error
 
 
 def compare(own: Any, model: LlamaModel, texts: list[str]) -> Check:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import ModelError, TargetError
+from edgeq.targets.gguf.files import TOKENIZER
 from edgeq.targets.gguf.pre_tokenizers import is_byte_level, known_name
+from edgeq.targets.gguf.tokens import parsed_tokenizer
 
 # ``gguf.TokenType``
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -150,9 +152,7 @@ def _space_prefix(content: dict[str, Any]) -> bool:
 
 
 def _common(folder: Path, tokens: list[str], content: dict[str, Any]) -> dict[str, Any]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer = parsed_tokenizer(json.dumps(content), folder / TOKENIZER)
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     full = tokenizer.encode("a", add_special_tokens=True).ids
     special = _special(folder, tokens)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from safetensors.numpy import load_file, save_file
 
 import edgeq
 from edgeq.building import WORK
-from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.calibration.data import DataOptions
+from edgeq.compiler.load.checkpoint import Checkpoint, load_checkpoint
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.decoder import Decoder
-from edgeq.errors import ModelError, StrictError
+from edgeq.errors import DataError, ModelError, StrictError
+from edgeq.progress import SilentProgress
+from edgeq.sources import DataOpener
 from tests.support.tiny_llama import tiny_llama
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -106,3 +110,23 @@ def test_a_configuration_that_transformers_cannot_use(
     (model / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be loaded"):
         Decoder(Checkpoint(model))
+
+
+@pytest.mark.parametrize("value", ["four", 0, 2.5, True])
+def test_sizes_that_are_none(llama: Path, tmp_path: Path, value: object) -> None:
+    model = changed(llama, tmp_path / "model", lambda _: None)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["num_attention_heads"] = value
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"num_attention_heads is .*, not a number above 0"):
+        load_checkpoint(model, SilentProgress())
+
+
+def test_windows_beyond_the_context(llama: Path, tmp_path: Path) -> None:
+    model = load_checkpoint(llama, SilentProgress())
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox. " * 200, encoding="utf-8")
+    opener = DataOpener(model.inputs, model.source, None, DataOptions(window=256))
+    assert opener.open(str(text)) is not None
+    with pytest.raises(DataError, match="Windows of the text have 257 tokens, and the model reads 256"):
+        replace(opener, options=DataOptions(window=257)).open(str(text))

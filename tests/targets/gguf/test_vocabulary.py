@@ -10,7 +10,7 @@ import pytest
 
 from edgeq.errors import ModelError, TargetError
 from edgeq.targets.gguf.pre_tokenizers import known_name
-from edgeq.targets.gguf.tokens import TEXTS
+from edgeq.targets.gguf.tokens import TEXTS, own_tokenizer
 from edgeq.targets.gguf.vocabulary import BYTE, CONTROL, UNUSED, read_vocabulary
 from tests.support.gguf_models import float_file, random_family
 
@@ -129,3 +129,10 @@ def test_other_tokenizers_are_refused(tmp_path: Path) -> None:
         (tmp_path / "tokenizer.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(TargetError):
             read_vocabulary(tmp_path, size)
+
+
+@pytest.mark.parametrize("text", ["{", '{"version": "1.0"}', "{1: 2}"])
+def test_damaged_tokenizers(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+        own_tokenizer(tmp_path)
