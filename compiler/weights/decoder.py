@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import numpy.typing as npt
 from edgeq.calibration.types import Array
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.weights.planning import LinearLayer
+from edgeq.compiler.weights.spec import Floats
 from edgeq.errors import MissingExtraError, ModelError, TargetError
+from edgeq.lean_imports import import_generation
 from edgeq.quiet import quiet, reason
 
 Ids = npt.NDArray[np.int64]
@@ -33,6 +36,9 @@ class LayerCall:
     kwargs: dict[str, Any]
     keyword: str | None
 
+
+# By the shape of a batch of token ids.
+LayerCalls = dict[tuple[int, int], LayerCall]
 
 # What a model raises whose layers return another form than it expects.
 _NOT_TAKEN = (RuntimeError, IndexError, TypeError, ValueError, AttributeError)
@@ -197,6 +203,22 @@ class Decoder:
         found = self._layers[index](*args, **kwargs)
         return found[0] if isinstance(found, tuple) else found
 
+    def calls(self, index: int, batches: Sequence[Ids], read: ReadTensor, rows: ReadRows) -> LayerCalls:
+        """What decoder layer ``index`` is called with for batches of these shapes; raises TargetError."""
+        found: LayerCalls = {}
+        for ids in batches:
+            if ids.shape not in found:
+                found[(len(ids), ids.shape[1])] = self.begin(ids, read, rows)[1][index]
+        return found
+
+    def passes(self, index: int, states: Iterable[Floats], calls: LayerCalls) -> Iterator[Callable[[], Any]]:
+        """Decoder layer ``index``, which is loaded, on one batch of ``states`` after the other."""
+        import torch
+
+        for hidden in states:
+            call = calls[(hidden.shape[0], hidden.shape[1])]
+            yield partial(self.run, index, torch.from_numpy(hidden), call)
+
     def _run_base(self, ids: Ids, read: ReadTensor, rows: ReadRows) -> Any:
         import torch
 
@@ -282,6 +304,8 @@ def _skeleton(checkpoint: Checkpoint) -> Any:
         with quiet():
             import transformers
             from transformers.modeling_utils import no_init_weights
+
+            import_generation()
     except ImportError as error:
         raise MissingExtraError("Quantizing a language model", "llm") from error
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edgeq.compiler.weights.collecting import Readers, collect, shared_inputs, stages
-from edgeq.compiler.weights.decoder import Decoder, LayerCall
+from edgeq.compiler.weights.decoder import Decoder, LayerCalls
 from edgeq.compiler.weights.diagnosis import outlier_ratio
 from edgeq.compiler.weights.folding import Fold, apply_fold, changed_tensors, differs, find_folds
 from edgeq.compiler.weights.hidden import HiddenStates
@@ -31,7 +30,7 @@ class LayerJob:
     specs: dict[str, WeightSpec]
     settings: Settings
     states: HiddenStates
-    calls: dict[tuple[int, int], LayerCall]
+    calls: LayerCalls
 
     @property
     def module(self) -> Any:
@@ -57,11 +56,7 @@ class LayerJob:
 
     def passes(self) -> Iterator[Callable[[], Any]]:
         """The layer on one batch after the other."""
-        import torch
-
-        for hidden in self.states:
-            call = self.calls[(hidden.shape[0], hidden.shape[1])]
-            yield partial(self.decoder.run, self.index, torch.from_numpy(hidden), call)
+        return self.decoder.passes(self.index, self.states, self.calls)
 
     def outputs(self) -> Iterator[Floats]:
         """What the layer, as it is now, returns for every batch."""

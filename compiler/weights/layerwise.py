@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -133,7 +132,8 @@ class _Run:
 
     def _layer(self, index: int, batches: list[Ids], states: HiddenStates) -> HiddenStates:
         unit = self.decoder.unit(index)
-        job = LayerJob(self.decoder, index, self.specs, self.settings, states, self._calls(batches, index))
+        calls = self.decoder.calls(index, batches, self.store.float32, self._rows)
+        job = LayerJob(self.decoder, index, self.specs, self.settings, states, calls)
         results = self._states(batches, index + 1)
         with self.decoder.loaded(unit, self.store.checkpoint.float32):
             found = quantize_layer(job)
@@ -141,15 +141,6 @@ class _Run:
         self.store.write(unit, found.weights, found.rewritten, found.record)
         states.remove()
         return results
-
-    def _calls(self, batches: list[Ids], index: int) -> dict[tuple[int, int], Any]:
-        """By the batch's shape: what the layer is called with."""
-        found: dict[tuple[int, int], Any] = {}
-        for ids in batches:
-            if ids.shape not in found:
-                calls = self.decoder.begin(ids, self.store.float32, self._rows)[1]
-                found[(len(ids), ids.shape[1])] = calls[index]
-        return found
 
     def _head(self, batches: list[Ids], states: HiddenStates) -> None:
         name = self.decoder.head

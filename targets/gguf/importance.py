@@ -6,7 +6,6 @@ Decoder layers of the float model run one after the other, so one of them is in 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from edgeq.calibration.types import Array, DataSource
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.weights.collecting import collect, shared_inputs
-from edgeq.compiler.weights.decoder import Decoder, Ids, LayerCall
+from edgeq.compiler.weights.decoder import Decoder, Ids
 from edgeq.compiler.weights.hidden import HiddenStates, token_batches
 from edgeq.compiler.weights.spec import Floats
 from edgeq.compiler.weights.statistics import InputStatistics
@@ -63,25 +62,17 @@ class _Walk:
         shapes = tuple((len(ids), ids.shape[1]) for ids in self.batches)
         width = int(self.decoder.model.get_input_embeddings().weight.shape[1])
         states = HiddenStates(self.scratch / "hidden-0.f32", shapes, width)
-        states.write(self._begin(ids)[0].numpy() for ids in self.batches)
+        begin = self.decoder.begin
+        states.write(begin(ids, self._read, self._rows)[0].numpy() for ids in self.batches)
         return states
 
     def through(self, index: int, states: HiddenStates, found: Importance) -> HiddenStates:
         """Look at decoder layer ``index``; what it returns is what the next one reads."""
-        calls: dict[tuple[int, int], LayerCall] = {}
-        for ids in self.batches:
-            if ids.shape not in calls:
-                calls[(len(ids), ids.shape[1])] = self._begin(ids)[1][index]
+        calls = self.decoder.calls(index, self.batches, self._read, self._rows)
         results = HiddenStates(self.scratch / f"hidden-{index + 1}.f32", states.shapes, states.width)
         unit = self.decoder.unit(index)
 
-        def passes() -> Iterator[Callable[[], Any]]:
-            import torch
-
-            for hidden in states:
-                call = calls[(hidden.shape[0], hidden.shape[1])]
-                yield partial(self.decoder.run, index, torch.from_numpy(hidden), call)
-
+        passes = partial(self.decoder.passes, index, states, calls)
         with self.decoder.loaded(unit, self.decoder.checkpoint.float32) as module:
             sizes = _inputs(module)
             groups = shared_inputs(module, list(sizes), next(passes()))
@@ -102,9 +93,6 @@ class _Walk:
             read = self.decoder.end(ids, torch.from_numpy(hidden), self._read, self._rows)
             seen.update(read.reshape(-1, states.width).numpy())
         return {name: _mean(seen)}
-
-    def _begin(self, ids: Ids) -> tuple[Any, list[LayerCall]]:
-        return self.decoder.begin(ids, self._read, self._rows)
 
     def _read(self, name: str) -> Array:
         return self.decoder.checkpoint.float32(name)
