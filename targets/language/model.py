@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeq.calibration.types import Array
 from edgeq.errors import MissingExtraError, ModelError
+from edgeq.lean_imports import import_generation
 from edgeq.quiet import quiet, reason
 
 ReadTensor = Callable[[str], Array]
@@ -47,6 +48,8 @@ def empty_model(folder: Path, architecture: str) -> Any:
             import torch
             import transformers
             from transformers.modeling_utils import no_init_weights
+
+            import_generation()
 
         with quiet(), no_init_weights():
             if hasattr(config, "quantization_config"):

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+_CHILD = """
+import sys
+from edgeq.lean_imports import import_generation
+import_generation()
+from transformers.models.llama import modeling_llama
+assert "sklearn" not in sys.modules
+from transformers.generation import candidate_generator
+from transformers.utils import is_sklearn_available
+assert is_sklearn_available()
+print([float(x) for x in candidate_generator.roc_curve([0, 1], [0.1, 0.9])[1]])
+"""
+
+
+@pytest.mark.slow
+def test_scikit_learn_is_loaded_when_assisted_generation_asks_for_it() -> None:
+    for package in ("transformers", "sklearn"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    done = subprocess.run([sys.executable, "-c", _CHILD], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[0.0, 1.0, 1.0]"
