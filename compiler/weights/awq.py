@@ -20,12 +20,12 @@ from edgeq.compiler.weights.spec import Floats, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
 # Rows of each layer that the search for scales looks at, evenly spaced.
-_SEARCHED_ROWS = 256
+_SEARCHED_ROWS = 128
 _EXPONENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
 # What is then tried on both sides of the best.
 _REFINEMENTS = (0.1, 0.05)
-# Rows that are clipped at once: they do not depend on each other.
-_ROWS = 2048
+# Weights whose rows are clipped at once: they do not depend on each other.
+_AT_ONCE = 1 << 23
 # Scales are applied only where they take at least this part of the error away.
 _WORTH = 0.01
 
@@ -81,8 +81,9 @@ def quantize_awq(
     """
     assert statistics.hessian is not None
     scales, zeros, codes = [], [], []
-    for start in range(0, len(weight), _ROWS):
-        part = weight[start : start + _ROWS]
+    step = max(_AT_ONCE // weight.shape[1], 1)
+    for start in range(0, len(weight), step):
+        part = weight[start : start + step]
         found = search_grids(part, spec, rules, statistics.squares)
         found = clip_grids(part, found, statistics.hessian, spec, rules)
         scales.append(found.scales)

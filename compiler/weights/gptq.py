@@ -24,8 +24,8 @@ from edgeq.compiler.weights.statistics import InputStatistics
 
 # Columns that are rounded before their errors are carried to all that follow.
 _BLOCK = 128
-# Rows that are in work at once: they do not depend on each other.
-_ROWS = 2048
+# Weights whose rows are in work at once: they do not depend on each other.
+_AT_ONCE = 1 << 23
 # Sweeps at most, by bits, and the bits at which weights are rounded again from the scales that sweeps found.
 _SWEEPS = {8: 1, 4: 1, 3: 2, 2: 4}
 _AGAIN = (2,)
@@ -52,8 +52,9 @@ def quantize_gptq(
         return _fallen_back(weight, spec, statistics, rules, factors)
     grids = search_grids(weight, spec, rules, factors.diagonal)
     codes = np.empty(weight.shape, np.uint8)
-    for start in range(0, len(weight), _ROWS):
-        rows = slice(start, start + _ROWS)
+    step = max(_AT_ONCE // weight.shape[1], 1)
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
         part = Grids(grids.scales[rows], grids.zeros[rows])
         best, codes[rows] = _rounds(np.ascontiguousarray(weight[rows]), spec, part, factors, rules)
         grids.scales[rows] = best.scales

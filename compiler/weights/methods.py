@@ -23,7 +23,7 @@ from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.targets.base import WeightRules
 
 # Weights that are rounded at a time where rows do not depend on each other.
-_AT_ONCE = 1 << 24
+_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
