@@ -20,6 +20,7 @@ from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.finite import refuse_not_finite
 from edgeq.compiler.weights.layerwise import quantize_checkpoint
+from edgeq.compiler.weights.rules import refuse_unjudged
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.errors import StrictError
 from edgeq.progress import Progress
@@ -112,6 +113,8 @@ def compile_model(
     """
     normalized, calibration, evaluation = prepared.normalized, prepared.calibration, prepared.evaluation
     request = Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
+    if prepared.original.is_checkpoint:
+        refuse_unjudged(recipe, data=calibration is not None or evaluation is not None)
     quantized = _quantized(request, target.quantizer(options), work, strict=strict)
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(

@@ -66,6 +66,11 @@ class RunningTextSource(IndexedSource):
         inputs = fill_inputs(tokens, self.inputs, self.options, indices, self.notes)
         return Batch(inputs, None, len(indices))
 
+    @property
+    def largest_id(self) -> int:
+        """The largest token id of the text."""
+        return int(self._ids.max())
+
     def sha256(self) -> str:
         return file_sha256(self._path)
 

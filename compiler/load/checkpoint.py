@@ -194,6 +194,7 @@ def load_checkpoint(path: Path, progress: Progress) -> Model:
         "architecture": checkpoint.architecture,
         "model_type": checkpoint.model_type,
         "task": "text-generation",
+        "vocabulary": vocabulary,
     }
     if config.get("max_position_embeddings"):
         details["context"] = config["max_position_embeddings"]

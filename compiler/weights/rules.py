@@ -37,6 +37,19 @@ def missing_text(method: str) -> DataError:
     )
 
 
+def refuse_unjudged(recipe: Recipe, *, data: bool) -> None:
+    """Refuse integer arithmetic that nothing can judge; ``data``: whether any was given.
+
+    Raises:
+        DataError: accuracy level 4 without data.
+    """
+    if recipe.accuracy_level == 4 and not data:
+        raise DataError(
+            "Accuracy level 4 is judged against level 0, which needs data, and none was given.",
+            fix="Give it with --calibration or --evaluation.",
+        )
+
+
 def _refuse_samples(recipe: Recipe, target: str) -> None:
     """A number of samples where the weights are rounded without any."""
     weights_alone = recipe.scheme in _BITS or recipe.scheme == "nf4-weight"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.data import DataOptions, open_data
+from edgeq.calibration.data.running_text import RunningTextSource
 from edgeq.calibration.preprocess import Preprocessing, parse_preprocessing
 from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.model import Source
@@ -41,9 +42,8 @@ class DataOpener:
         if isinstance(declared, str):
             declared = parse_preprocessing(declared)
         opened = open_data(spec, self.inputs, preprocessing=declared, options=self._options())
-        context = self.source.details.get("context")
-        if context is not None:
-            _refuse_longer(opened, int(context))
+        if isinstance(opened, RunningTextSource):
+            _refuse_unfit(opened, self.source.details)
         return opened
 
     def _options(self) -> DataOptions:
@@ -55,11 +55,22 @@ class DataOpener:
         return options.model_copy(update={"tokenizer": Path(tokenizer)})
 
 
-def _refuse_longer(data: DataSource, context: int) -> None:
-    """Windows that are longer than what a language model reads: what it says of their ends means nothing."""
-    window = data.describe().get("window", 0)
-    if window > context:
+def _refuse_unfit(text: RunningTextSource, details: Mapping[str, Any]) -> None:
+    """Text that a checkpoint cannot read: longer windows than its context, or tokens that it has not.
+
+    Raises:
+        DataError: naming both sizes.
+    """
+    window, context = text.details()["window"], details.get("context")
+    if context is not None and window > context:
         raise DataError(
             f"Windows of the text have {window} tokens, and the model reads {context}.",
             fix=f"Make them smaller: --data-option window={context}.",
+        )
+    vocabulary = details.get("vocabulary")
+    if vocabulary is not None and text.largest_id >= vocabulary:
+        raise DataError(
+            f"The tokenizer makes the token {text.largest_id} of {text.location}, and the model has "
+            f"{vocabulary}.",
+            fix="Take the tokenizer that belongs to the model.",
         )

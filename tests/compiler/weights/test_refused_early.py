@@ -130,3 +130,21 @@ def test_windows_beyond_the_context(llama: Path, tmp_path: Path) -> None:
     assert opener.open(str(text)) is not None
     with pytest.raises(DataError, match="Windows of the text have 257 tokens, and the model reads 256"):
         replace(opener, options=DataOptions(window=257)).open(str(text))
+
+
+def test_tokens_that_the_model_has_not(llama: Path, tmp_path: Path) -> None:
+    model = load_checkpoint(llama, SilentProgress())
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox. " * 200, encoding="utf-8")
+    small = replace(model.source, details={**model.source.details, "vocabulary": 100})
+    with pytest.raises(DataError, match=r"The tokenizer makes the token .*, and the model has 100"):
+        DataOpener(model.inputs, small, None, None).open(str(text))
+
+
+def test_level_4_without_data(llama: Path, tmp_path: Path) -> None:
+    recipe = Recipe(scheme="int4-weight", accuracy_level=4)
+    with pytest.raises(DataError, match="Accuracy level 4 is judged against level 0, which needs data"):
+        edgeq.compile(
+            str(llama), target="onnxruntime-genai", recipe=recipe, output=tmp_path / "out", bench=None
+        )
+    assert not (tmp_path / WORK).exists()
