@@ -10,6 +10,8 @@ import pytest
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.errors import ConfigError
 from edgeq.targets.bnb_nf4.double import dynamic_map, round_scales
+from edgeq.targets.bnb_nf4.format import Nf4Format
+from edgeq.targets.language import prove
 from edgeq.targets.language.stored import StoredFolder
 from tests.support.checkpoint_folders import compiled, digests, passed
 from tests.support.tiny_llama import tiny_llama
@@ -63,6 +65,17 @@ def test_tied_embeddings(tmp_path: Path) -> None:
     config = StoredFolder(result.folder).quantization
     assert set(config["llm_int8_skip_modules"]) == {Q, "lm_head"}
     assert config["bnb_4bit_compute_dtype"] == "bfloat16"
+
+
+def test_what_is_loaded_whole_is_run_up_to_a_size(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prove, "RELOADED_BYTES", 1000)
+    result = compiled(model, tmp_path / "a", "bnb-nf4", "nf4-weight")
+    weights, numbers = prove.prove(result.folder, Nf4Format(), None)
+    assert weights.passed
+    assert "all 7 layers" in weights.found
+    assert "not compared" in numbers.found
 
 
 def test_options(model: Path, tmp_path: Path) -> None:
