@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeq.errors import MissingExtraError
 from edgeq.targets.base import Availability, BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner
 from edgeq.targets.language.target import CheckpointTarget
 
@@ -51,6 +52,10 @@ class GgufTarget(CheckpointTarget):
     def check_model(self, model: Model, options: GgufOptions) -> None:
         """Refuse models and tokenizers that llama.cpp has not; raises TargetError."""
         super().check_model(model, options)
+        try:
+            import gguf  # noqa: F401 (the first use of the package, which may be there and not load)
+        except ImportError as error:
+            raise MissingExtraError("Writing GGUF files", "gguf") from error
         from edgeq.targets.gguf.convert import Conversion
 
         Conversion.of(Path(model.source.location))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeq.compiler.load.checkpoint import Checkpoint
+from edgeq.compiler.load.checkpoint import Checkpoint, load_checkpoint
 from edgeq.compiler.recipe import Override, Recipe
-from edgeq.errors import ConfigError, TargetError
+from edgeq.errors import ConfigError, MissingExtraError, TargetError
+from edgeq.progress import SilentProgress
 from edgeq.targets.gguf.convert import Conversion
 from edgeq.targets.gguf.metadata import context_length, rope_factors
 from edgeq.targets.gguf.options import parse_options
@@ -184,3 +186,10 @@ def test_the_runner_says_what_stands_in_for_llama_cpp(source: Path, tmp_path: Pa
     logits = runner.run({"input_ids": np.arange(8, dtype=np.int64)[None]})["logits"]
     assert logits.shape == (1, 8, 256)
     assert all(check.passed for check in target.check(result.folder))
+
+
+def test_a_package_that_does_not_load(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    target, recipe = GgufTarget(), Recipe(scheme="int4-weight")
+    with pytest.raises(MissingExtraError, match="Writing GGUF files needs"):
+        target.check_model(load_checkpoint(source, SilentProgress()), target.options({}, recipe))
