@@ -7,6 +7,8 @@ each, so that formats can pack them as they like.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -60,8 +62,6 @@ class WeightStore:
 
         ``record`` holds JSON values; ``record["layers"][name]`` is what is known of a layer (errors, notes).
         """
-        from safetensors.numpy import save_file
-
         tensors = {name: np.ascontiguousarray(value) for name, value in rewritten.items()}
         for name, weight in weights.items():
             tensors[name + _CODES] = weight.codes
@@ -71,7 +71,7 @@ class WeightStore:
         content = {**record, "specs": {name: asdict(weight.spec) for name, weight in weights.items()}}
         data = self.folder / f"{unit}.safetensors"
         scratch = data.with_suffix(".partial")
-        save_file(tensors, scratch)
+        save_tensors(tensors, scratch)
         scratch.replace(data)
         scratch.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         # The record comes last: a unit without one is not finished.
@@ -123,6 +123,20 @@ class WeightStore:
 
     def _linear_names(self) -> list[str]:
         return [name.removesuffix(".weight") for name in self.checkpoint.tensors if name.endswith(".weight")]
+
+
+def save_tensors(tensors: Mapping[str, Array], path: Path) -> None:
+    """Write a safetensors file; raises OSError, of a full disk too, which the library hides in its own."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
 
 
 def empty(folder: Path) -> None:

@@ -20,6 +20,7 @@ from edgeq.calibration.data import DataOptions
 from edgeq.compiler.load.checkpoint import Checkpoint, load_checkpoint
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.decoder import Decoder
+from edgeq.compiler.weights.store import save_tensors
 from edgeq.errors import DataError, ModelError, StrictError
 from edgeq.progress import SilentProgress
 from edgeq.sources import DataOpener
@@ -148,3 +149,8 @@ def test_level_4_without_data(llama: Path, tmp_path: Path) -> None:
             str(llama), target="onnxruntime-genai", recipe=recipe, output=tmp_path / "out", bench=None
         )
     assert not (tmp_path / WORK).exists()
+
+
+def test_errors_of_the_disk_are_those_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        save_tensors({"a": np.zeros(3, np.float32)}, tmp_path / "none" / "a.safetensors")
