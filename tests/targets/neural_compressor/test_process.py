@@ -26,10 +26,12 @@ Path(sys.argv[2]).write_text(str(worker.pid))
 worker.wait()
 """
 _PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from edgeq.targets.neural_compressor.process import run_module
 
+# Processes in the background of a script ignore Ctrl-C, and so do those that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run_module("child", sys.argv[1:], Path(sys.argv[1]), {})
 """
 
