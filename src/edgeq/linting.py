@@ -69,5 +69,7 @@ def lint(model: Path | str, *, target: str, target_options: Mapping[str, str] | 
 def _with_linter(model: Model) -> Iterator[str]:
     for name in target_names():
         target = get_target(name)
+        if target.capabilities().weights is not None:
+            continue
         if target.lint(model, target.options({}, _ANY_RECIPE)) is not None:
             yield name

@@ -58,7 +58,9 @@ def test_targets(work: Workspace) -> None:
     names = [t["name"] for t in document["targets"]]
     assert names == sorted(names)
     assert {"coreml", "onnxruntime", "tensorrt"} <= set(names)
-    assert all("int8-static" in t["schemes"] for t in document["targets"])
+    schemes = {t["name"]: t["schemes"] for t in document["targets"]}
+    assert all("int8-static" in schemes[name] for name in ("coreml", "onnxruntime", "tensorrt"))
+    assert all("int4-weight" in schemes[name] for name in ("gguf", "hf-awq", "hf-gptq", "vllm"))
 
 
 def test_init_writes_a_file_that_check_accepts(work: Workspace) -> None:
@@ -87,6 +89,7 @@ def test_everything_that_init_comments_out_is_valid(work: Workspace) -> None:
         "int8-static",
         "int4-weight",
         "palettize-4",
+        "int4-weight",
     ]
     assert config.metrics == ("top1",)
 

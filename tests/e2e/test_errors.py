@@ -23,7 +23,8 @@ GOLDEN = [
         2,
         "error: Unknown scheme 'int8-statc'.\n"
         "fix:   Did you mean int8-static? Known schemes: fp32, fp16, int8-static, fp8-static, "
-        "int8-dynamic, int8-weight, int4-weight, palettize-6, palettize-4.\n",
+        "int8-dynamic, int8-weight, int4-weight, int3-weight, int2-weight, nf4-weight, palettize-6, "
+        "palettize-4.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "fp32", "--target", "toaster"),
@@ -58,12 +59,13 @@ GOLDEN = [
         (*COMPILE, "--block-size", "32"),
         2,
         "error: --block-size has no effect with scheme 'int8-dynamic'.\n"
-        "fix:   Leave it out, or choose a scheme that reads it: int8-weight, int4-weight.\n",
+        "fix:   Leave it out, or choose a scheme that reads it: int8-weight, int4-weight, int3-weight, "
+        "int2-weight, nf4-weight.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "int4-weight", "--block-size", "48"),
         2,
-        "error: edgeq compile: block_size = 48 is not valid.\nfix:   Allowed: 16, 32, 64, 128 or 256.\n",
+        "error: edgeq compile: block_size = 48 is not valid.\nfix:   Allowed: -1, 16, 32, 64, 128 or 256.\n",
     ),
     (
         ("compile", "model.onnx", "--scheme", "int8-static", "--percentile", "99.9"),
@@ -72,11 +74,11 @@ GOLDEN = [
         "fix:   Set --range-method to percentile, or leave it out.\n",
     ),
     (
-        (*COMPILE, "--override", "op:Conv=int3"),
+        (*COMPILE, "--override", "op:Conv=int5"),
         2,
-        "error: Override 'op:Conv=int3' is not MATCH=PRECISION.\n"
+        "error: Override 'op:Conv=int5' is not MATCH=PRECISION.\n"
         "fix:   Write a glob on node names or op:Type, then = and one of fp32, fp16, int8, fp8, int4, "
-        "pal6, pal4.\n",
+        "int3, int2, nf4, pal6, pal4.\n",
     ),
     (
         (*COMPILE, "--preprocess", "imagnet"),
