@@ -83,13 +83,13 @@ demo: $(VENV)/.demo
 	  $(BIN)/edgeq check examples/digits/edgeq.toml --force $$rows
 	@$(MAKE) --no-print-directory demo-llm
 
-# A language model by four methods in the formats whose engines run here.
+# A language model by three methods in the formats whose engines run here (awq would take as long again).
 demo-llm: $(VENV)/.demo
 	@$(BIN)/python examples/tiny-llama/prepare.py
 	@formats=; for pair in gguf:gguf onnxruntime_genai:onnxruntime-genai bitsandbytes:bnb-nf4; do \
 	  ! $(HAS) "$${pair%%:*}" || formats="$$formats,$${pair#*:}"; done; \
 	  [ -n "$$formats" ] || { echo 'No engine of language models for this platform: nothing to compare'; exit 0; }; \
-	  $(BIN)/edgeq compare build/tiny-llama/model --formats "$${formats#,}" \
+	  $(BIN)/edgeq compare build/tiny-llama/model --methods rtn,gptq,nf4 --formats "$${formats#,}" \
 	    --calibration build/tiny-llama/docstrings.txt --calibration build/tiny-llama/source.txt \
 	    --evaluation build/tiny-llama/evaluation.txt --data-option max_tokens=16384 --calibration-samples 64 \
 	    --budget 'perplexity <= 103%' --budget 'size <= 50%' --hardware cpu --ram 8GB \
