@@ -95,6 +95,9 @@ class ValueReader:
     def _file(self, name: str, where: str) -> BlobFile:
         if name not in self._files:
             path = self._folder / name.removeprefix(_MODEL_PATH)
+            # No file is called so, and asking the system about such a path raises.
+            if "\0" in name:
+                raise ModelError(f"The package is not valid: {where} lies in {name!r}, which is no file.")
             if not name.startswith(_MODEL_PATH) or not path.resolve().is_relative_to(self._folder.resolve()):
                 raise ModelError(f"The package is not valid: {where} lies in {name!r}, outside the package.")
             self._files[name] = BlobFile(path)

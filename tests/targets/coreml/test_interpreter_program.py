@@ -226,6 +226,14 @@ def blob_outside(model: Any) -> None:
                     binding.value.blobFileValue.fileName = "@model_path/../../../secret"
 
 
+def blob_without_a_name(model: Any) -> None:
+    for operation in block(model).operations:
+        for argument in operation.inputs.values():
+            for binding in argument.arguments:
+                if binding.value.WhichOneof("value") == "blobFileValue":
+                    binding.value.blobFileValue.fileName = "@model_path/weights/\0"
+
+
 MALFORMED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no package": (shutil.rmtree, "no Manifest.json that can be read"),
     "no manifest": (lambda p: (p / "Manifest.json").unlink(), "no Manifest.json that can be read"),
@@ -244,6 +252,7 @@ MALFORMED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "blob of another type": (lambda p: patch(p, 68, struct.pack("<I", 3)), "the program says int4"),
     "blob of another size": (lambda p: patch(p, 72, struct.pack("<Q", 64)), "need another size"),
     "blob outside": (lambda p: change_model(p, blob_outside), "outside the package"),
+    "blob with a null": (lambda p: change_model(p, blob_without_a_name), "which is no file"),
     "operation dropped": (lambda p: change_model(p, lambda m: drop(m, "linear")), "which nothing computes"),
     "output dropped": (lambda p: change_model(p, lambda m: drop(m, "gelu")), "which nothing computes"),
     "computed twice": (lambda p: change_model(p, repeat_operation), "computed twice"),

@@ -173,10 +173,10 @@ def test_options_that_would_do_nothing_are_refused(option: dict[str, Any]) -> No
         check_recipe(Recipe(scheme="int4-weight", **option), capabilities(TensorRTOptions()))
 
 
-def test_recipes_of_older_manifests_still_work() -> None:
-    check_read(Recipe.model_validate({"scheme": "int8-static", "block_size": 32}))
+@pytest.mark.parametrize("block_size", [32, 64])
+def test_a_block_size_that_would_do_nothing_is_refused(block_size: int) -> None:
     with pytest.raises(UsageError, match="block_size has no effect"):
-        check_read(Recipe(scheme="int8-static", block_size=64))
+        check_read(Recipe.model_validate({"scheme": "int8-static", "block_size": block_size}))
 
 
 Built = tuple[BuildReport | TargetError, Model, Plan]
