@@ -9,20 +9,12 @@ from edgeq.compiler.overrides import check_precisions, resolve_overrides
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.recipe import Precision, Recipe, Scheme
 from edgeq.compiler.weights.joined import joined_apart
-from edgeq.compiler.weights.spec import PER_CHANNEL, WeightSpec
+from edgeq.compiler.weights.spec import BITS, OF_SCHEME, PER_CHANNEL, WeightSpec
 from edgeq.errors import TargetError, UsageError
 from edgeq.targets.base import WeightRules
 
-BITS: dict[Precision, int] = {"int8": 8, "int4": 4, "int3": 3, "int2": 2, "nf4": 4}
-_PRECISIONS: dict[Scheme, Precision] = {
-    "int8-weight": "int8",
-    "int4-weight": "int4",
-    "int3-weight": "int3",
-    "int2-weight": "int2",
-    "nf4-weight": "nf4",
-    # Products of integers: the scale of an output stands before their sum.
-    "int8-dynamic": "int8",
-}
+# Products of integers too: the scale of an output stands before their sum.
+_PRECISIONS: dict[Scheme, Precision] = {**OF_SCHEME, "int8-dynamic": "int8"}
 # What floats are stored as, whichever of both an override names.
 _FLOATS: dict[Precision, tuple[Precision, str]] = {
     "fp32": ("fp32", "float32, as the scheme says"),

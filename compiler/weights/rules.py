@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from edgeq.compiler.recipe import Recipe
-from edgeq.compiler.weights.spec import PER_CHANNEL
+from edgeq.compiler.weights.spec import BITS, OF_SCHEME, PER_CHANNEL
 from edgeq.errors import DataError, TargetError, UsageError
 from edgeq.targets.base import Capabilities, WeightRules
 
 # Methods that learn from text.
 CALIBRATED = frozenset({"gptq", "awq"})
-_BITS = {"int8-weight": 8, "int4-weight": 4, "int3-weight": 3, "int2-weight": 2}
 
 
 def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
@@ -25,7 +24,7 @@ def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
         _refuse_graph_options(recipe, capabilities.target)
         return
     _check_unread(recipe)
-    if recipe.scheme in _BITS or recipe.scheme == "nf4-weight":
+    if recipe.scheme in OF_SCHEME:
         _check_stored(recipe, capabilities.weights, capabilities.target)
 
 
@@ -52,7 +51,7 @@ def refuse_unjudged(recipe: Recipe, *, data: bool) -> None:
 
 def _refuse_samples(recipe: Recipe, target: str) -> None:
     """A number of samples where the weights are rounded without any."""
-    weights_alone = recipe.scheme in _BITS or recipe.scheme == "nf4-weight"
+    weights_alone = recipe.scheme in OF_SCHEME
     default = Recipe(scheme=recipe.scheme).calibration_samples
     if not weights_alone or recipe.weight_method in CALIBRATED or recipe.calibration_samples == default:
         return
@@ -109,7 +108,7 @@ def _check_stored(recipe: Recipe, rules: WeightRules, target: str) -> None:
             f"Target {target!r} does not store weights in groups of {_group(recipe.block_size)}.",
             fix=f"It has: {sizes}.",
         )
-    if recipe.scheme in _BITS:
+    if recipe.scheme != "nf4-weight":
         _check_zero_points(recipe, rules, target)
 
 
@@ -118,7 +117,7 @@ def _group(size: int | None) -> str:
 
 
 def _check_zero_points(recipe: Recipe, rules: WeightRules, target: str) -> None:
-    bits = _BITS[recipe.scheme]
+    bits = BITS[OF_SCHEME[recipe.scheme]]
     stored = (True,) if bits in rules.always_symmetric else rules.symmetric
     if recipe.symmetric_weights in stored:
         return

@@ -9,10 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.compiler.plan import Precision
+from edgeq.compiler.recipe import Precision as Asked
+from edgeq.compiler.recipe import Scheme
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Form = Literal["int", "nf4"]
+
+# Bits of a code, and what a scheme of weights alone gives every layer.
+BITS: dict[Asked, int] = {"int8": 8, "int4": 4, "int3": 3, "int2": 2, "nf4": 4}
+OF_SCHEME: dict[Scheme, Asked] = {
+    "int8-weight": "int8",
+    "int4-weight": "int4",
+    "int3-weight": "int3",
+    "int2-weight": "int2",
+    "nf4-weight": "nf4",
+}
 
 # A group size: all inputs of an output channel share one scale.
 PER_CHANNEL = -1
@@ -49,7 +61,7 @@ class WeightSpec:
     @property
     def precision(self) -> Precision:
         """What plans and tables call it: ``int4``, ``nf4``."""
-        return "nf4" if self.form == "nf4" else _PRECISIONS[self.bits]
+        return "nf4" if self.form == "nf4" else _INTEGERS[self.bits]
 
     @property
     def centre(self) -> int:
@@ -65,7 +77,7 @@ class WeightSpec:
         return -(-inputs // self.group_of(inputs))
 
 
-_PRECISIONS: dict[int, Precision] = {8: "int8", 4: "int4", 3: "int3", 2: "int2"}
+_INTEGERS: dict[int, Precision] = {bits: name for name, bits in BITS.items() if name != "nf4"}
 
 
 @dataclass(frozen=True)

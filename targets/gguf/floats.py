@@ -11,7 +11,8 @@ from edgeq.compiler.plan import NodePlan, Precision
 from edgeq.compiler.quantize.dispatch import Request
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.weights.decoder import Decoder
-from edgeq.compiler.weights.planning import BITS, plan_weights
+from edgeq.compiler.weights.planning import plan_weights
+from edgeq.compiler.weights.spec import BITS
 from edgeq.targets.base import Quantizer
 from edgeq.targets.gguf.types import LLAMA_OVERRIDES, PACKAGE_OVERRIDES, FileType
 
