@@ -2,11 +2,13 @@
 
     python benchmarks/peers/llm_methods.py MODEL TEXT FOLDER [--page docs/llm.md]
         [--python llmcompressor=PATH] [--python auto-round=PATH] [--only edgeq,inc] [--grid 4:32,3:128]
+        [--other TEXT]
 
 Every tool quantizes in a process of its own, in its own environment where ``--python`` names one, and hands
 over float32 values of its weights, which transformers evaluates here: perplexity over the first 40,000 tokens
-of TEXT in windows of 256 without overlap, and the mean KL divergence from the float32 model. Calibration: 128
-windows of 256 from token 100,000 of TEXT on. Results are kept in FOLDER and are not made again.
+of TEXT in windows of 256 without overlap, and the mean KL divergence from the float32 model; with ``--other`` the
+perplexity of that text too, judged alike. Calibration: 128 windows of 256 from token 100,000 of TEXT on. Results
+are kept in FOLDER and are not made again.
 """
 
 from __future__ import annotations
@@ -43,13 +45,14 @@ Row = dict[str, Any]
 class Judge:
     """Perplexity and KL of weights put into the float32 model."""
 
-    def __init__(self, model: str, text: Path) -> None:
+    def __init__(self, model: str, text: Path, other: Path | None) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model)
-        ids = np.array(tokenizer(text.read_text(), add_special_tokens=False)["input_ids"])
+        ids = _tokens(tokenizer, text)
         self.windows = torch.tensor(_windows(ids[:JUDGED]))
+        self.others = torch.tensor(_windows(_tokens(tokenizer, other)[:JUDGED])) if other else None
         self.calibration = _windows(ids[SKIPPED:])[:SAMPLES]
         self.reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.tried = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
@@ -71,7 +74,21 @@ class Judge:
                 lost -= found.gather(-1, ids[:, 1:, None]).sum().item()
                 divergence += (wanted.exp() * (wanted - found)).sum().item()
         count = self.windows[:, 1:].numel()
-        return {"perplexity": math.exp(lost / count), "kl": divergence / count}
+        found = {"perplexity": math.exp(lost / count), "kl": divergence / count}
+        return found if self.others is None else found | {"other": self._perplexity(self.others)}
+
+    def _perplexity(self, windows: Any) -> float:
+        import torch
+
+        lost = 0.0
+        with torch.no_grad():
+            for ids in windows.split(8):
+                lost -= _log_probabilities(self.tried, ids).gather(-1, ids[:, 1:, None]).sum().item()
+        return math.exp(lost / windows[:, 1:].numel())
+
+
+def _tokens(tokenizer: Any, text: Path) -> Any:
+    return np.array(tokenizer(text.read_text(), add_special_tokens=False)["input_ids"])
 
 
 def _log_probabilities(model: Any, ids: Any) -> Any:
@@ -113,9 +130,10 @@ def _measured(cell: tuple[str, str, int, int], options: Any, judge: Judge, token
 def _line(row: Row) -> str:
     start = f"| {row['bits']} | {row['group']} | {row['tool']} {row['method']} |"
     if "error" in row:
-        return f"{start} {row['error'][:120]} | | | | |"
+        return f"{start} {row['error'][:120]} | | | | | |"
+    other = f"{row['other']:.2f}" if "other" in row else ""
     return (
-        f"{start} {row['perplexity']:.2f} | {row['kl']:.5f} | {row['seconds']:.1f} "
+        f"{start} {row['perplexity']:.2f} | {row['kl']:.5f} | {other} | {row['seconds']:.1f} "
         f"| {row['cpu_seconds']:.1f} | {row['mib']:.0f} |"
     )
 
@@ -130,20 +148,22 @@ def _options() -> Any:
     parser.add_argument("--grid", default=GRID)
     parser.add_argument("--threads", default="2")
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--other", type=Path, metavar="TEXT")
     return parser.parse_args()
 
 
 def main() -> None:
     options = _options()
     options.folder.mkdir(parents=True, exist_ok=True)
-    judge = Judge(str(options.model), options.text)
+    judge = Judge(str(options.model), options.text, options.other)
     tokens = options.folder / "calibration.npy"
     np.save(tokens, judge.calibration)
     plain = judge(None)
+    other = f"perplexity of {options.other.stem}" if options.other else "other text"
     lines = [
-        "| bits | group | tool, method | perplexity | KL | seconds | CPU s | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
-        f"| 32 | | float32 | {plain['perplexity']:.2f} | 0 | | | |",
+        f"| bits | group | tool, method | perplexity | KL | {other} | seconds | CPU s | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+        f"| 32 | | float32 | {plain['perplexity']:.2f} | 0 | {plain.get('other', 0):.2f} | | | |",
     ]
     for cell in _cells(set(options.only.split(",")), options.grid):
         lines.append(_line(_measured(cell, options, judge, tokens)))
