@@ -6,9 +6,9 @@
 
 Every tool quantizes in a process of its own, in its own environment where ``--python`` names one, and hands
 over float32 values of its weights, which transformers evaluates here: perplexity over the first 40,000 tokens
-of TEXT in windows of 256 without overlap, and the mean KL divergence from the float32 model; with ``--other`` the
-perplexity of that text too, judged alike. Calibration: 128 windows of 256 from token 100,000 of TEXT on. Results
-are kept in FOLDER and are not made again.
+of TEXT in windows of 256 without overlap, and the mean KL divergence from the float32 model; with ``--other``
+the perplexity of that text too, judged alike. Calibration: 128 windows of 256 from token 100,000 of TEXT on.
+Results are kept in FOLDER and are not made again.
 """
 
 from __future__ import annotations
