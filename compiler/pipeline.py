@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.dispatch import Request, quantize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
-from edgeq.compiler.weights.finite import refuse_not_finite
+from edgeq.compiler.weights.finite import largest_values, refuse_beyond
 from edgeq.compiler.weights.layerwise import quantize_checkpoint
 from edgeq.compiler.weights.rules import refuse_unjudged
 from edgeq.compiler.weights.store import WeightStore
@@ -57,6 +58,7 @@ class Compiled:
 class Prepared:
     """A model on the part of its way that all targets share: loaded, with its data, and normalized.
 
+    ``largest``: the largest magnitude of every tensor of a checkpoint.
     ``finished``: the quantized weights of checkpoints that a build has written; formats may share them.
     """
 
@@ -65,6 +67,7 @@ class Prepared:
     equivalence: Equivalence | None
     calibration: DataSource | None
     evaluation: DataSource | None
+    largest: dict[str, float] = field(default_factory=dict)
     finished: dict[Path, WeightStore] = field(default_factory=dict)
 
     def discard(self) -> None:
@@ -82,9 +85,9 @@ def prepare(
         ModelError: normalizing would change the model's results, or a checkpoint's weights are no numbers.
     """
     if original.is_checkpoint:
-        refuse_not_finite(Checkpoint(Path(original.source.location)), progress)
+        largest = largest_values(Checkpoint(Path(original.source.location)), progress)
         unchanged = Normalized(original, [])
-        return Prepared(original, unchanged, None, calibration, evaluation)
+        return Prepared(original, unchanged, None, calibration, evaluation, largest)
     normalized = normalize(original)
     samples = None if calibration is None else _singles(original, calibration, EQUIVALENCE_SAMPLES)
     equivalence = check_equivalent(original, normalized.model, samples, progress)
@@ -115,7 +118,8 @@ def compile_model(
     request = Request(normalized.model, target.capabilities(options), recipe, calibration, threads, progress)
     if prepared.original.is_checkpoint:
         refuse_unjudged(recipe, data=calibration is not None or evaluation is not None)
-    quantized = _quantized(request, target.quantizer(options), work, strict=strict)
+    accept = partial(_accept, prepared, request, strict)
+    quantized = _quantized(request, target.quantizer(options), work, accept)
     sampled, origin = build_samples(quantized.model, calibration, evaluation)
     job = BuildJob(
         quantized.model,
@@ -143,11 +147,32 @@ def compile_model(
     return Compiled(normalized, prepared.equivalence, quantized, build, nodes)
 
 
-def _quantized(request: Request, own: Quantizer | None, work: Path, *, strict: bool) -> Quantized:
+def _quantized(
+    request: Request, own: Quantizer | None, work: Path, accept: Callable[[Plan], None]
+) -> Quantized:
     """By the target's own methods, or by edgeq's for graphs or checkpoints."""
-    if request.model.is_checkpoint and own is None:
-        return quantize_checkpoint(request, work, refuse_float if strict else None)
-    return (own or quantize)(request)
+    if not request.model.is_checkpoint:
+        return (own or quantize)(request)
+    if own is None:
+        return quantize_checkpoint(request, work, accept)
+    planned = own(request)
+    accept(planned.plan)
+    return planned
+
+
+def _accept(prepared: Prepared, request: Request, strict: bool, plan: Plan) -> None:
+    """Refuse a plan for a checkpoint that will not do, before its work.
+
+    Raises:
+        StrictError: with ``strict``, when layers that were to be quantized would stay float.
+        TargetError: the format cannot hold the model's values.
+    """
+    if strict:
+        refuse_float(plan)
+    rules = request.capabilities.weights
+    assert rules is not None
+    checkpoint = Checkpoint(Path(request.model.source.location))
+    refuse_beyond(checkpoint, prepared.largest, plan, rules, request.capabilities.target)
 
 
 def build_samples(

@@ -91,7 +91,8 @@ class WeightRules:
     differ in bits. ``head`` and ``embeddings``: may be quantized too. ``uneven``: the last group of a row may
     be smaller. ``always_symmetric``: bits that have no asymmetric kind. ``outputs_multiple``: what the number
     of outputs must be a multiple of. ``keeps_bfloat16``: where a model is stored in bfloat16, its floats stay
-    so and scales are of it too, in place of ``scale_dtype``. ``joined_alike``: q, k and v have one
+    so and scales are of it too, in place of ``scale_dtype``. ``half_floats``: engines compute in 16 bits,
+    and what is not quantized is stored so whatever its values. ``joined_alike``: q, k and v have one
     spec, and so have gate and up, as engines join them.
     """
 
@@ -110,6 +111,7 @@ class WeightRules:
     always_symmetric: tuple[int, ...] = ()
     outputs_multiple: int = 1
     keeps_bfloat16: bool = False
+    half_floats: bool = False
     joined_alike: bool = False
 
 

@@ -21,6 +21,7 @@ _RULES = WeightRules(
     symmetric=(True,),
     methods=("rtn",),
     scale_dtype="float32",
+    half_floats=True,
 )
 
 

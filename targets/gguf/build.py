@@ -70,9 +70,19 @@ def build_file(job: BuildJob, folder: Path) -> BuildResult:
     with job.progress.task("Verifying the file"):
         exact = exact_weights(folder, weights, settings)
         checks = (*exact, *prove(folder, job.threads))
-    refuse_failed(checks, "GGUF file", "--scheme fp32", fix="Report it: no option of yours mends it.")
+    refuse_failed(checks, "GGUF file", "", fix=_remedy(file_type))
     found = GgufFile(path).types
     return BuildResult((MODEL,), _hints(conversion, found), tuple(notes), evidence, checks, _proved_by())
+
+
+def _remedy(file_type: FileType) -> str:
+    """What to do where the file's numbers are not its values'."""
+    if file_type.name == "f32":
+        return "Report it: no option of yours mends it."
+    return (
+        "llama.cpp rounds activations to 8 or 16 bits, and these are too large or too uneven for that: take "
+        "--scheme fp32, or --target hf-gptq or vllm."
+    )
 
 
 def _through_llama(

@@ -29,7 +29,8 @@ def capabilities_of(file_type: FileType | None) -> Capabilities:
     """What a type of file can have; None: any of them."""
     rules = _RULES
     if file_type is not None and file_type.maker != "codes":
-        rules = _FLOATS
+        # Scales of mxfp4 are powers of two as far as float32 goes.
+        rules = replace(_FLOATS, scale_dtype="float32") if file_type.tensor == "MXFP4" else _FLOATS
     if file_type is not None and file_type.name == "q4_1":
         rules = _ASYMMETRIC
     return Capabilities(

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from edgeq.targets.language.format import Format
 
 # Eight outputs fill a word. Every group has a zero point: symmetric weights have 8 in all of them.
-_RULES = WeightRules(bits=(4,), group_sizes=(32, 64, 128), outputs_multiple=8, keeps_bfloat16=True)
+_RULES = WeightRules(
+    bits=(4,), group_sizes=(32, 64, 128), outputs_multiple=8, keeps_bfloat16=True, half_floats=True
+)
 
 
 class HfAwqTarget(FolderTarget):

@@ -20,6 +20,7 @@ _RULES = WeightRules(
     lowest_zero_point=1,
     mixed=True,
     keeps_bfloat16=True,
+    half_floats=True,
     outputs_multiple=32,
 )
 

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 _SCHEMES: tuple[Scheme, ...] = ("int4-weight", "int8-weight", "int8-dynamic")
 _RULES = WeightRules(
-    bits=(4, 8), group_sizes=(-1, 32, 64, 128), mixed=True, joined_alike=True, keeps_bfloat16=True
+    bits=(4, 8),
+    group_sizes=(-1, 32, 64, 128),
+    mixed=True,
+    joined_alike=True,
+    keeps_bfloat16=True,
+    half_floats=True,
 )
 _UNUSED = {**NO_KERNELS, "saturation_safe": "it is of INT8 kernels of CPUs"}
 

@@ -18,10 +18,10 @@ import edgeq
 from edgeq.building import WORK
 from edgeq.calibration.data import DataOptions
 from edgeq.compiler.load.checkpoint import Checkpoint, load_checkpoint
-from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.recipe import Override, Recipe, Scheme
 from edgeq.compiler.weights.decoder import Decoder
 from edgeq.compiler.weights.store import save_tensors
-from edgeq.errors import DataError, ModelError, StrictError
+from edgeq.errors import DataError, ModelError, StrictError, TargetError
 from edgeq.progress import SilentProgress
 from edgeq.sources import DataOpener
 from tests.support.tiny_llama import tiny_llama
@@ -52,6 +52,97 @@ def test_weights_that_are_no_numbers(llama: Path, tmp_path: Path, value: float) 
     with pytest.raises(ModelError, match=f"'{QUERY}' in .* has values that are NaN or infinite"):
         edgeq.compile(str(model), target="hf-gptq", recipe=recipe, output=tmp_path / "out", bench=None)
     assert not (tmp_path / WORK).exists()
+
+
+@pytest.fixture(scope="module")
+def bfloat(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("bfloat"), num_hidden_layers=1, dtype="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("wide"), num_hidden_layers=1, dtype="float32")
+
+
+def large(source: Path, folder: Path, tensor: str, value: float = 1e8) -> Path:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        tensors[tensor][(0,) * tensors[tensor].ndim] = value
+
+    return changed(source, folder, change)
+
+
+def refusal(model: Path, tmp_path: Path, target: str, recipe: Recipe) -> str:
+    with pytest.raises(TargetError) as caught:
+        edgeq.compile(str(model), target=target, recipe=recipe, output=tmp_path / "out", bench=None)
+    assert not (tmp_path / WORK).exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1e8, -65600.0])
+@pytest.mark.parametrize(
+    ("target", "scheme", "fix"),
+    [
+        ("hf-gptq", "int4-weight", "bfloat16"),
+        ("hf-awq", "int4-weight", "bfloat16"),
+        ("vllm", "int4-weight", "bfloat16"),
+        ("vllm", "int8-dynamic", "bfloat16"),
+        ("bnb-nf4", "nf4-weight", "bfloat16"),
+        ("onnxruntime-genai", "int4-weight", "--override"),
+        ("gguf", "int8-weight", "--override"),
+    ],
+)
+def test_weights_beyond_what_the_format_holds(
+    wide: Path, tmp_path: Path, target: str, scheme: Scheme, fix: str, value: float
+) -> None:
+    model = large(wide, tmp_path / "model", QUERY, value)
+    said = refusal(model, tmp_path, target, Recipe(scheme=scheme))
+    assert f"The tensor '{QUERY}' has a value of {abs(value):.4g}, and target '{target}' stores it" in said
+    assert "numbers of float16, which end at 65504" in said
+    assert fix in said
+
+
+@pytest.mark.parametrize("tensor", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_kept_tensors_beyond_float16_are_refused_before_quantizing(
+    wide: Path, tmp_path: Path, tensor: str
+) -> None:
+    model = large(wide, tmp_path / "model", tensor)
+    assert f"The tensor '{tensor}'" in refusal(model, tmp_path, "hf-gptq", Recipe(scheme="int4-weight"))
+
+
+def test_types_that_llama_makes_have_scales_of_float16_too(wide: Path, tmp_path: Path) -> None:
+    model = large(wide, tmp_path / "model", QUERY)
+    with pytest.raises(TargetError, match=f"'{QUERY}' has a value of 1e\\+08"):
+        edgeq.compile(
+            str(model),
+            target="gguf",
+            scheme="int4-weight",
+            target_options={"type": "q5_0"},
+            output=tmp_path / "out",
+            bench=None,
+        )
+
+
+def test_bfloat16_holds_what_float16_does_not(bfloat: Path, wide: Path, tmp_path: Path) -> None:
+    """The two remedies that errors name."""
+    import torch
+    from safetensors.torch import load_file as load
+    from safetensors.torch import save_file as save
+
+    model = tmp_path / "bfloat"
+    shutil.copytree(bfloat, model)
+    tensors = load(model / "model.safetensors")
+    tensors[QUERY][0, 0] = torch.tensor(1e8)
+    save(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    recipe = Recipe(scheme="int4-weight", block_size=32)
+    edgeq.compile(str(model), target="hf-gptq", recipe=recipe, output=tmp_path / "out", bench=None)
+
+    kept = replace_overrides(recipe, QUERY.removesuffix(".weight"))
+    model = large(wide, tmp_path / "wide", QUERY)
+    edgeq.compile(str(model), target="onnxruntime-genai", recipe=kept, output=tmp_path / "out", bench=None)
+
+
+def replace_overrides(recipe: Recipe, layer: str) -> Recipe:
+    return recipe.model_copy(update={"overrides": (Override(match=layer, precision="fp16"),)})
 
 
 def test_strict_is_judged_by_the_plan(llama: Path, tmp_path: Path) -> None:
