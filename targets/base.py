@@ -241,10 +241,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One statement about an artefact that was put to the test."""
+    """One statement about an artefact that was put to the test.
+
+    ``passed`` None: it could not be tried, for the reason in ``found``; it counts neither way.
+    """
 
     name: str
-    passed: bool
+    passed: bool | None
     found: str
     wanted: str
 

@@ -17,7 +17,7 @@ def refuse_failed(checks: Sequence[Check], what: str, precision: str, *, fix: st
     Raises:
         TargetError: naming the first check that failed.
     """
-    failed = [check for check in checks if not check.passed]
+    failed = [check for check in checks if check.passed is False]
     if not failed:
         return
     first = failed[0]

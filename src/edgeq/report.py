@@ -193,7 +193,9 @@ def _checks(manifest: Manifest) -> Html | None:
     return _section("What was proved of the files", said, table(("", "check", "found", "wanted"), rows))
 
 
-def _mark(passed: bool) -> Html:
+def _mark(passed: bool | None) -> Html:
+    if passed is None:
+        return el("span", "?", class_="soft", title="not tried")
     return el("span", "✓" if passed else "✗", class_="good" if passed else "bad")
 
 

@@ -24,8 +24,8 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether everything held."""
-        return all(check.passed for check in self.checks)
+        """Whether everything held that could be tried."""
+        return all(check.passed is not False for check in self.checks)
 
 
 def verify(folder: Path | str, *, threads: int | None = None) -> Verification:

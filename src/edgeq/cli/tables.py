@@ -20,7 +20,7 @@ from edgeq.manifest import Manifest
 from edgeq.result import CompileResult
 from edgeq.targets.base import NodeResult
 
-KEPT, MISSED = "✓", "✗"
+KEPT, MISSED, UNTRIED = "✓", "✗", "?"
 # Percentiles between these two are shown only when a budget asks for them.
 USUAL = ("size", "latency_p50", "latency_p99", "speedup", *GENERATION, "load_time", "peak_memory")
 LABELS = {
@@ -116,8 +116,10 @@ def verdict_lines(verdicts: Sequence[Verdict]) -> RenderableType | None:
     return Group("", table, "")
 
 
-def mark(passed: bool) -> Text:
-    """A check mark or a cross."""
+def mark(passed: bool | None) -> Text:
+    """A check mark or a cross; None: what could not be tried."""
+    if passed is None:
+        return Text(UNTRIED, style="bold yellow")
     return Text(KEPT, style="bold green") if passed else Text(MISSED, style="bold red")
 
 

@@ -76,11 +76,13 @@ def _show(terminal: Terminal, found: Verification) -> None:
     for check in found.checks:
         wanted = Text("" if check.passed else f"wanted: {check.wanted}", style="dim")
         table.add_row(mark(check.passed), Text(check.name), Text(check.found), wanted)
-    passed = sum(check.passed for check in found.checks)
+    passed = sum(check.passed is True for check in found.checks)
+    untried = sum(check.passed is None for check in found.checks)
+    counts = f"{passed} of {len(found.checks)} checks passed" + (f", {untried} not tried" if untried else "")
     terminal.show(
         Text(f"{found.folder} ({found.target})", style="bold"),
         table,
-        Text(f"{passed} of {len(found.checks)} checks passed; {found.how}"),
+        Text(f"{counts}; {found.how}"),
     )
     terminal.emit(
         {
