@@ -21,6 +21,7 @@ from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, mi
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.diagnosis import diagnose
 from edgeq.compiler.weights.rules import CALIBRATED, missing_text
+from edgeq.data_notes import unread_note
 from edgeq.machine import library_versions, this_machine
 from edgeq.manifest import Compiling, Manifest, file_entries
 from edgeq.memory import watched_peak
@@ -227,6 +228,12 @@ def _manifest(order: Order, prepared: Prepared, compiled: Compiled, folder: Path
         machine=this_machine(),
         nodes=compiled.nodes,
         load_hints=compiled.build.load_hints,
-        notes=compiled.notes,
+        notes=[*compiled.notes, *_data_notes(order, calibration)],
         diagnosis=None if compiled.quantized.weights is None else diagnose(compiled.quantized.weights),
     )
+
+
+def _data_notes(order: Order, calibration: DataSource | None) -> list[str]:
+    described = None if calibration is None else calibration.describe()
+    note = unread_note(order.recipe, order.target.capabilities(order.options), described)
+    return [] if note is None else [note]

@@ -23,6 +23,7 @@ from edgeq.calibration.types import DataSource, TensorSpec
 from edgeq.compiler.load import load, open_checkpoint
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.model import Model, Source, save
+from edgeq.data_notes import same_text_note
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.machine import this_machine
 from edgeq.manifest import REPORT_FILE, Compiling, Manifest, Measured
@@ -124,13 +125,15 @@ class Proof:
         target = get_target(manifest.target)
         options, limits = self.possible(target)
         advice = target.machine_note(manifest.recipe.scheme) if "latency" in options.parts else None
-        found.notes.extend([*limits, *([advice] if advice else [])])
+        evaluation = None if self.evaluation is None else self.evaluation.describe()
+        leak = _leak(manifest, target, evaluation)
+        found.notes.extend([*limits, *(note for note in (advice, leak) if note)])
         section = Measured.of(
             found,
             judge(self.budgets, found),
             machine=this_machine(),
             options={**options.to_json(), "threads": self.threads},
-            evaluation=None if self.evaluation is None else self.evaluation.describe(),
+            evaluation=evaluation,
             runner=target.runner_kind(),
             compiling=compiling,
         )
@@ -147,6 +150,11 @@ class Proof:
             return replace(self.options, parts=parts), []
         names = ", ".join(left_out)
         return replace(self.options, parts=parts), [f"Not measured here ({names}): {_why(possible)}."]
+
+
+def _leak(manifest: Manifest, target: Target, evaluation: dict[str, Any] | None) -> str | None:
+    capabilities = target.capabilities(target.options(manifest.options, manifest.recipe))
+    return same_text_note(manifest.recipe, capabilities, manifest.calibration, evaluation)
 
 
 def _why(possible: Measurable) -> str:

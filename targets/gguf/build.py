@@ -55,7 +55,6 @@ def build_file(job: BuildJob, folder: Path) -> BuildResult:
         notes += _through_llama(job, conversion, file_type, others, path)
     else:
         conversion.write(path, weights, file_type, others, job.progress)
-        notes += _unused_text(job, file_type)
     samples, sampled_from = _samples(job, conversion.config["vocab_size"])
     settings = Settings(
         version=version("gguf"),
@@ -118,13 +117,6 @@ def _own_floats(conversion: Conversion) -> FileType:
     return FILE_TYPES[
         {"float16": "f16", "bfloat16": "bf16"}.get(kinds.pop() if len(kinds) == 1 else "", "f32")
     ]
-
-
-def _unused_text(job: BuildJob, file_type: FileType) -> list[str]:
-    learns = file_type.maker == "codes" and job.recipe.weight_method not in (None, "rtn")
-    if job.calibration is None or learns:
-        return []
-    return [f"{file_type.name}: the calibration text was not needed; rounding to nearest uses none."]
 
 
 def _samples(job: BuildJob, vocabulary: int) -> tuple[list[Arrays], str]:
