@@ -152,6 +152,7 @@ class Capabilities:
     one kernel as long as nothing but moves stands between its products and the rounding behind them.
     ``rounds_itself``: the target's build turns float32 models into float16 ones.
     ``learns_weights``: schemes of weights alone may look at calibration data, whatever the recipe's method.
+    ``graph_methods``: scheme → how the weights of a graph's matrix products may be rounded there.
     ``weights``: the target stores language models as checkpoints, by these rules; None: it compiles graphs.
     """
 
@@ -187,6 +188,7 @@ class Capabilities:
     fuses_elementwise: bool = False
     rounds_itself: bool = False
     learns_weights: bool = False
+    graph_methods: Mapping[Scheme, tuple[WeightMethod, ...]] = field(default_factory=dict)
     weights: WeightRules | None = None
 
     def blocks_of(self, recipe: Recipe) -> int:

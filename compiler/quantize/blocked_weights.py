@@ -6,13 +6,15 @@ the layout of the stored weight: a Transpose behind the DequantizeLinear is part
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.compiler.plan import QuantSpec
 from edgeq.compiler.quantize.attention_output import keep_apart
-from edgeq.compiler.quantize.blocks import Blocks, recipe_blocks, unpack
+from edgeq.compiler.quantize.blocks import Blocks, how_rounded, recipe_blocks, unpack
 from edgeq.compiler.quantize.expanded import expand_inputs, refuse_weight, refused, seen_by_node
 from edgeq.compiler.quantize.linear import Linear, read_linear
 from edgeq.compiler.quantize.rewriter import Rewriter
@@ -37,6 +39,14 @@ def blocked_linear(node: ir.Node, state: Rewriter) -> Decision:
     if decision.precision == "int4" and "behind-attention" in state.capabilities.unpacks:
         keep_apart(node, linear.k, state)
     return decision
+
+
+def blocked_key(linear: Linear, state: Rewriter) -> Hashable | None:
+    """What the INT4 blocks of ``linear`` are kept under; None where :func:`blocked_linear` makes none."""
+    axis = linear.channel_axis
+    if _unpacked(linear, state) is not None or refuse_weight(linear.weight, (axis,)) is not None:
+        return None
+    return None if linear.k % state.block_size else _key(linear.weight, 1 - axis)
 
 
 def blocked_table(node: ir.Node, weight: Weight, state: Rewriter) -> Decision:
@@ -64,22 +74,31 @@ def _in_blocks(node: ir.Node, index: int, weight: Weight, axis: int, state: Rewr
         return expand_inputs(node, state, [(index, (1 - axis,))], reason)
     node.replace_input_with(index, _dequantized(weight, axis, state))
     kind = "symmetric" if state.recipe.symmetric_weights else "asymmetric"
-    return Decision("int4", f"{kind} int4 weights in blocks of {size}, float activations")
+    how = how_rounded(_key(weight, axis), state)
+    return Decision("int4", f"{kind} int4 weights in blocks of {size}, float activations{how}")
 
 
 def _dequantized(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
     """``weight`` as its node sees it, read from integers that are stored once for all its readers."""
-    stored_axis = axis if weight.perm is None else weight.perm[axis]
-    key = ("int4", weight.root, stored_axis)
+    key = _key(weight, axis)
     if key not in state.cache:
-        state.cache[key] = _store(weight, stored_axis, state)
+        state.cache[key] = _store(weight, _stored_axis(weight, axis), state)
     return seen_by_node(state.cache[key], weight, state)
+
+
+def _key(weight: Weight, axis: int) -> Hashable:
+    return ("int4", weight.root, _stored_axis(weight, axis))
+
+
+def _stored_axis(weight: Weight, axis: int) -> int:
+    return axis if weight.perm is None else weight.perm[axis]
 
 
 def _store(weight: Weight, axis: int, state: Rewriter) -> ir.Value:
     stored = Weight(weight.root, weight.tensor)
     array = stored.array()
-    blocks = recipe_blocks(np.ascontiguousarray(array if axis == 1 else array.T), _BITS, state)
+    rows = np.ascontiguousarray(array if axis == 1 else array.T)
+    blocks = recipe_blocks(rows, _BITS, state, _key(stored, axis))
     codes, scales, zeros = _codes(blocks), blocks.scales, _zero_points(blocks)
     if axis == 0:
         codes, scales, zeros = codes.T, scales.T, None if zeros is None else zeros.T

@@ -6,6 +6,7 @@ zero points they are centred at 2^(bits-1). Two 4-bit codes share a byte, the fi
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.rounding import Rounded, round_bits
 from edgeq.compiler.quantize.weights import Floats
 from edgeq.compiler.recipe import Recipe
+from edgeq.compiler.weights.spec import QuantizedWeight
 from edgeq.errors import TargetError
 from edgeq.targets.base import Capabilities
 
@@ -47,6 +49,18 @@ class StoredBlocks:
     zero_points: ir.Value | None
     block_size: int
     blocks: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """``blocks`` of a weight that calibration data has chosen, and how, in words.
+
+    ``blocks`` None: the weight is rounded to nearest, and ``how`` says why. ``damping`` of its Hessian.
+    """
+
+    blocks: Blocks | None
+    how: str
+    damping: float = 0.0
 
 
 def check_block_size(capabilities: Capabilities, recipe: Recipe) -> None:
@@ -104,8 +118,11 @@ def quantize_blocks(
     )
 
 
-def recipe_blocks(rows: Floats, bits: int, state: Rewriter) -> Blocks:
-    """:func:`quantize_blocks` as recipe and target want it."""
+def recipe_blocks(rows: Floats, bits: int, state: Rewriter, key: Hashable) -> Blocks:
+    """What was learned of the weight with ``key``, else ``rows`` rounded as recipe and target want it."""
+    learned = state.learned.get(key)
+    if learned is not None and learned.blocks is not None:
+        return learned.blocks
     return quantize_blocks(
         rows,
         bits,
@@ -113,6 +130,25 @@ def recipe_blocks(rows: Floats, bits: int, state: Rewriter) -> Blocks:
         symmetric=state.recipe.symmetric_weights,
         negative_scales=state.capabilities.negative_scales,
         scale_dtype=state.capabilities.scale_dtype,
+    )
+
+
+def how_rounded(key: Hashable, state: Rewriter) -> str:
+    """Words for a reason: how the weight under ``key`` was rounded, where the recipe names a method."""
+    learned = state.learned.get(key)
+    return "" if learned is None else f", {learned.how}"
+
+
+def blocks_of(weight: QuantizedWeight, block_size: int) -> Blocks:
+    """4-bit or 8-bit ``weight`` packed; what fills the last block of a row stands for 0."""
+    bits, (n, k) = weight.spec.bits, weight.codes.shape
+    count = block_count(k, block_size)
+    zeros = weight.zero_points
+    last = np.full(n, weight.spec.centre, np.uint8) if zeros is None else zeros[:, -1]
+    filled = np.repeat(last[:, None], count * block_size - k, axis=1)
+    codes = np.concatenate([weight.codes, filled], axis=1).reshape(n, count, block_size)
+    return Blocks(
+        pack(codes, bits), weight.scales, None if zeros is None else pack(zeros, bits), bits, block_size
     )
 
 

@@ -38,10 +38,10 @@ class Request:
 _Calibrated = Callable[..., Quantized]
 
 
-def _calibrated(handler: _Calibrated) -> Callable[[Request], Quantized]:
+def _maybe_calibrated(handler: _Calibrated) -> Callable[[Request], Quantized]:
+    """Of a scheme whose method decides whether it needs data."""
+
     def run(request: Request) -> Quantized:
-        if request.calibration is None:
-            raise missing_calibration(request.recipe.scheme)
         return handler(
             request.model,
             request.capabilities,
@@ -50,6 +50,18 @@ def _calibrated(handler: _Calibrated) -> Callable[[Request], Quantized]:
             threads=request.threads,
             progress=request.progress,
         )
+
+    return run
+
+
+def _calibrated(handler: _Calibrated) -> Callable[[Request], Quantized]:
+    """Of a scheme that always needs data."""
+    run_with_data = _maybe_calibrated(handler)
+
+    def run(request: Request) -> Quantized:
+        if request.calibration is None:
+            raise missing_calibration(request.recipe.scheme)
+        return run_with_data(request)
 
     return run
 
@@ -71,7 +83,7 @@ HANDLERS: dict[Scheme, Callable[[Request], Quantized]] = {
     "fp8-static": _calibrated(quantize_fp8_static),
     "int8-dynamic": _data_free(quantize_dynamic),
     "int8-weight": _data_free(quantize_int8_weight),
-    "int4-weight": _data_free(quantize_int4_weight),
+    "int4-weight": _maybe_calibrated(quantize_int4_weight),
     "palettize-6": _data_free(quantize_palettize),
     "palettize-4": _data_free(quantize_palettize),
 }

@@ -91,7 +91,7 @@ def table_blocks(weight: Weight, state: Rewriter, bits: int) -> StoredBlocks:
     whole = d % state.block_size == 0
     key = ("blocks", bits, weight.root, True, 1.0 if whole else "gather")
     if key not in state.cache:
-        blocks = recipe_blocks(weight.array(), bits, state)
+        blocks = recipe_blocks(weight.array(), bits, state, key)
         stored = store_blocks(weight.name, blocks, state)
         if not whole:
             _cut_rows(stored, d * bits // 8)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import onnx_ir as ir
 
+from edgeq.calibration.types import DataSource
 from edgeq.compiler.model import Model
 from edgeq.compiler.plan import Plan
 from edgeq.compiler.quantize.blocked_weights import blocked_linear
 from edgeq.compiler.quantize.blocks import check_block_size
 from edgeq.compiler.quantize.embeddings import blocked_gather
 from edgeq.compiler.quantize.int8_weight import int8_weight_handlers
+from edgeq.compiler.quantize.learned_blocks import Data, learn_blocks
 from edgeq.compiler.quantize.matmul_nbits import nbits_linear
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.stored_weights import int8_storage
-from edgeq.compiler.quantize.walk import Decision, Handler, Handlers, offered, quantize_nodes
+from edgeq.compiler.quantize.walk import Decision, Handler, Handlers, Prepare, offered, quantize_nodes
 from edgeq.compiler.recipe import Precision, Recipe
-from edgeq.progress import Progress
+from edgeq.compiler.weights.methods import method_of
+from edgeq.compiler.weights.rules import CALIBRATED
+from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import Capabilities
 
 _TOO_COARSE = "int8 weights: 4 bits without calibration cost convolutions too much accuracy"
@@ -26,13 +31,22 @@ _NO_KERNEL = "no INT4 kernel for this op: int8 weights in the file, expanded to 
 
 
 def quantize_int4_weight(
-    model: Model, capabilities: Capabilities, recipe: Recipe, *, progress: Progress | None = None
+    model: Model,
+    capabilities: Capabilities,
+    recipe: Recipe,
+    calibration: DataSource | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Quantized:
     """Store matrix products and embeddings in int4 blocks, other weights in int8.
 
+    ``calibration`` is what the recipe's ``weight_method`` learns from; rounding to nearest does not read it.
+
     Raises:
         UsageError: an override matches nothing or asks for a precision that this scheme has not.
-        TargetError: the target has no kernel for the recipe's block size.
+        TargetError: the target has no kernel for the recipe's block size, or no product for the method.
+        DataError: the method needs data, and there is none or the model cannot take it.
     """
     check_block_size(capabilities, recipe)
     reads_int4 = capabilities.weight_form == "dequantize"
@@ -45,7 +59,11 @@ def quantize_int4_weight(
         "int4": offered(handlers, capabilities.weight_only),
         "int8": int8_weight_handlers(recipe, capabilities),
     }
-    quantized = quantize_nodes(model, capabilities, recipe, by_precision, "int4", progress)
+    learn: Prepare | None = None
+    if method_of(recipe) in CALIBRATED:
+        data = Data(calibration, threads, progress or SilentProgress())
+        learn = partial(learn_blocks, data=data)
+    quantized = quantize_nodes(model, capabilities, recipe, by_precision, "int4", progress, learn)
     quantized.plan.notes.extend(_notes(quantized.plan, recipe))
     return quantized
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.compiler.quantize.blocks import StoredBlocks, packed_bytes, recipe_blocks, store_blocks
+from edgeq.compiler.quantize.blocks import (
+    StoredBlocks,
+    how_rounded,
+    packed_bytes,
+    recipe_blocks,
+    store_blocks,
+)
 from edgeq.compiler.quantize.expanded import expand_inputs, refused
 from edgeq.compiler.quantize.linear import Linear, read_linear, scaled_bias
 from edgeq.compiler.quantize.rewriter import MICROSOFT, Rewriter
 from edgeq.compiler.quantize.stored_weights import expand_gemm, expand_matmul
 from edgeq.compiler.quantize.walk import Decision
-from edgeq.compiler.quantize.weights import TOO_FEW, Refusal
+from edgeq.compiler.quantize.weights import TOO_FEW, Floats, Refusal
 
 # What a MatMulNBits node and its initializers cost in a file more than the MatMul, besides the numbers.
 _NODE_COST = 200
@@ -22,15 +30,35 @@ def nbits_linear(node: ir.Node, state: Rewriter, bits: int) -> Decision:
     linear = read_linear(node, state)
     if isinstance(linear, Refusal):
         return _stored_in_int8(node, state, linear)
-    recipe = state.recipe
-    size = packed_bytes(linear.n, linear.k, bits, state.block_size, symmetric=recipe.symmetric_weights)
-    if size + _NODE_COST >= linear.weight.size + 4 * linear.n and bits == 4:
+    size = _file_size(linear, bits, state)
+    if bits == 4 and size >= _int8_size(linear):
         reason = f"int4 in blocks of {state.block_size} would be no smaller than int8 for {linear.k} inputs"
         return expand_inputs(node, state, [(1, (linear.channel_axis,))], f"{reason}: int8 weights")
-    if size + _NODE_COST >= 4 * linear.weight.size:
+    if size >= 4 * linear.weight.size:
         return refused(TOO_FEW)
     _replace(node, linear, state, bits)
-    return Decision("int4" if bits == 4 else "int8", _reason(state, bits))
+    how = how_rounded(_key(linear, bits), state)
+    return Decision("int4" if bits == 4 else "int8", _reason(state, bits) + how)
+
+
+def nbits4_key(linear: Linear, state: Rewriter) -> Hashable | None:
+    """What the 4-bit blocks of ``linear`` are kept under; None where :func:`nbits_linear` makes none."""
+    size = _file_size(linear, 4, state)
+    fits = size < min(_int8_size(linear), 4 * linear.weight.size)
+    return _key(linear, 4) if fits else None
+
+
+def _key(linear: Linear, bits: int) -> Hashable:
+    return ("blocks", bits, linear.weight.root, linear.stored_rows, linear.alpha)
+
+
+def _file_size(linear: Linear, bits: int, state: Rewriter) -> int:
+    symmetric = state.recipe.symmetric_weights
+    return _NODE_COST + packed_bytes(linear.n, linear.k, bits, state.block_size, symmetric=symmetric)
+
+
+def _int8_size(linear: Linear) -> int:
+    return linear.weight.size + 4 * linear.n
 
 
 def _stored_in_int8(node: ir.Node, state: Rewriter, refusal: Refusal) -> Decision:
@@ -79,13 +107,17 @@ def _replace(node: ir.Node, linear: Linear, state: Rewriter, bits: int) -> None:
 
 def linear_blocks(linear: Linear, state: Rewriter, bits: int) -> StoredBlocks:
     """The packed weights of ``linear``, stored once however many nodes read them."""
-    key = ("blocks", bits, linear.weight.root, linear.stored_rows, linear.alpha)
+    key = _key(linear, bits)
     if key not in state.cache:
-        rows = linear.rows() if linear.alpha == 1.0 else linear.rows() * np.float32(linear.alpha)
-        blocks = recipe_blocks(rows, bits, state)
+        blocks = recipe_blocks(scaled_rows(linear), bits, state, key)
         state.cache[key] = store_blocks(linear.weight.name, blocks, state)
     stored: StoredBlocks = state.cache[key]
     return stored
+
+
+def scaled_rows(linear: Linear) -> Floats:
+    """float32 [N, K] with ``alpha`` applied: the kernel has none."""
+    return linear.rows() if linear.alpha == 1.0 else linear.rows() * np.float32(linear.alpha)
 
 
 def _three_dimensional(

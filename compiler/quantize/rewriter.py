@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.quantize.ties import find_ties
 from edgeq.compiler.recipe import Recipe
 from edgeq.targets.base import Capabilities
+
+if TYPE_CHECKING:
+    from edgeq.compiler.quantize.blocks import Learned
 
 MICROSOFT = "com.microsoft"
 
@@ -112,6 +115,8 @@ class Rewriter(Editor):
         self.plan = Plan()
         self.params: dict[str, QuantParams] = {}
         self.ties = find_ties(model)
+        # What calibration data has made of weights, by what their blocks are kept under.
+        self.learned: dict[Hashable, Learned] = {}
 
     def record(self, name: str, spec: QuantSpec, scale: npt.NDArray[Any], zero: npt.NDArray[Any]) -> None:
         """Remember how the weight ``name`` was quantized."""

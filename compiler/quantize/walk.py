@@ -32,6 +32,7 @@ class Decision:
 
 Handler = Callable[[ir.Node, Rewriter], Decision]
 Handlers = Mapping[str, Handler]
+Prepare = Callable[[Model, list[ir.Node], Rewriter], list[str]]
 
 
 def quantize_nodes(
@@ -41,11 +42,13 @@ def quantize_nodes(
     handlers: Mapping[Precision, Handlers],
     default: Precision,
     progress: Progress | None,
+    prepare: Prepare | None = None,
 ) -> Quantized:
     """Walk over a copy of ``model``: the handler of (precision, op type) rewrites each node.
 
     Weights are quantized one after the other; the copy lets go of each original as soon as nothing
-    reads it.
+    reads it. ``prepare`` sees the copy before, and the nodes that are to have the ``default`` precision; what
+    it returns are notes.
 
     Raises:
         UsageError: an override matches nothing, or asks for a precision that the scheme does not know.
@@ -56,6 +59,9 @@ def quantize_nodes(
     wanted = resolve_overrides(nodes, recipe.overrides)
     check_precisions(wanted, recipe.scheme, ("fp32", *handlers))
     state = Rewriter(result.ir, capabilities, recipe)
+    if prepare is not None:
+        kept = [node for node in nodes if wanted.get(node.name or "", (default, ""))[0] == default]
+        state.plan.notes.extend(prepare(result, kept, state))
     with (progress or SilentProgress()).task(f"Quantizing ({recipe.scheme})", len(nodes)) as advance:
         for node in nodes:
             precision, pattern = wanted.get(node.name or "", (default, ""))

@@ -9,6 +9,7 @@ from edgeq.targets.base import Capabilities, WeightRules
 
 # Methods that learn from text.
 CALIBRATED = frozenset({"gptq", "awq"})
+_NO_CHECKPOINT = ": it compiles a graph, not the checkpoint of a language model"
 
 
 def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
@@ -21,11 +22,20 @@ def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
     if not capabilities.learns_weights:
         _refuse_samples(recipe, capabilities.target)
     if capabilities.weights is None:
-        _refuse_graph_options(recipe, capabilities.target)
+        _check_graph(recipe, capabilities)
         return
     _check_unread(recipe)
     if recipe.scheme in OF_SCHEME:
         _check_stored(recipe, capabilities.weights, capabilities.target)
+
+
+def missing_data(method: str) -> DataError:
+    """The error for a method that learns from a graph's data and is given none."""
+    return DataError(
+        f"The method {method!r} needs calibration data and none was given.",
+        fix="Give representative samples with --calibration (a folder of images, .npz, text, …), or choose "
+        "the method rtn, which needs none.",
+    )
 
 
 def missing_text(method: str) -> DataError:
@@ -62,17 +72,38 @@ def _refuse_samples(recipe: Recipe, target: str) -> None:
     )
 
 
-def _refuse_graph_options(recipe: Recipe, target: str) -> None:
-    """Options that only checkpoints have."""
-    defaults = Recipe(scheme=recipe.scheme)
+def _check_graph(recipe: Recipe, capabilities: Capabilities) -> None:
+    """What targets of graphs know of methods."""
+    methods = capabilities.graph_methods.get(recipe.scheme)
+    if methods is None:
+        _refuse_graph_options(recipe, capabilities)
+        return
+    if recipe.weight_method not in (None, *methods):
+        raise TargetError(
+            f"Target {capabilities.target!r} does not round the weights of a graph by the method "
+            f"{recipe.weight_method!r}.",
+            fix=f"It takes: {', '.join(methods)}. The others are of targets that store the checkpoints of "
+            "language models, such as onnxruntime-genai.",
+        )
+    _check_unread(recipe)
+    _refuse_per_channel(recipe, capabilities.target)
+
+
+def _refuse_graph_options(recipe: Recipe, capabilities: Capabilities) -> None:
+    """Options of methods where weights have none."""
+    target, defaults = capabilities.target, Recipe(scheme=recipe.scheme)
+    others = ", ".join(capabilities.graph_methods)
+    why = f" with scheme {recipe.scheme!r}: only {others} reads it" if others else _NO_CHECKPOINT
     for name in ("weight_method", "damping", "act_order"):
         value = getattr(recipe, name)
         if value != getattr(defaults, name):
             raise UsageError(
-                f"The option {name} = {value} has no effect on target {target!r}: it compiles a graph, not "
-                "the checkpoint of a language model.",
-                fix="Leave it out.",
+                f"The option {name} = {value} has no effect on target {target!r}{why}.", fix="Leave it out."
             )
+    _refuse_per_channel(recipe, target)
+
+
+def _refuse_per_channel(recipe: Recipe, target: str) -> None:
     if recipe.block_size == PER_CHANNEL:
         raise TargetError(
             f"Target {target!r} has no weights with one scale per output channel in blocks.",

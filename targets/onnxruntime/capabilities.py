@@ -113,4 +113,5 @@ CAPABILITIES = Capabilities(
     fp16_unsafe=_FP16_UNSAFE,
     fp16_reasons=MappingProxyType(_FP16_REASONS),
     float_reasons=MappingProxyType(_FLOAT_REASONS),
+    graph_methods=MappingProxyType({"int4-weight": ("rtn", "gptq")}),
 )

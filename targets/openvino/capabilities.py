@@ -112,7 +112,10 @@ CAPABILITIES = Capabilities(
     weight_form="dequantize",
     misreads_transposed=True,
     rounds_itself=True,
+    graph_methods=MappingProxyType({"int4-weight": ("rtn", "gptq")}),
 )
 
 # What NNCF places is its own: of the rules above only those count that say what OpenVINO has kernels for.
-NNCF_CAPABILITIES = replace(CAPABILITIES, block_sizes=(16, 32, 64, 128, 256), block_size=128)
+NNCF_CAPABILITIES = replace(
+    CAPABILITIES, block_sizes=(16, 32, 64, 128, 256), block_size=128, graph_methods=MappingProxyType({})
+)

@@ -29,6 +29,11 @@ def refuse(recipe: Recipe, options: OpenVINOOptions) -> None:
             f"The option quantizer=nncf has no effect with the scheme {recipe.scheme!r}.",
             fix=f"Leave it out, or choose one of: {', '.join(SCHEMES)}.",
         )
+    if recipe.weight_method is not None:
+        raise TargetError(
+            f"NNCF rounds weights by its own rules, not by the method {recipe.weight_method!r}.",
+            fix="Leave it out, or take edgeq's own quantizer (-O quantizer=edgeq).",
+        )
     if recipe.range_method not in _ESTIMATORS:
         known = ", ".join(_ESTIMATORS)
         raise TargetError(

@@ -98,18 +98,35 @@ def test_what_the_format_has_not(fields: dict[str, Any], error: type[EdgeqError]
         check_recipe(recipe(**fields), Capabilities("test", ("int4-weight",), weights=rules))
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"weight_method": "gptq"}, "weight_method = gptq has no effect on target 'onnxruntime'"),
-        ({"weight_method": "gptq", "damping": 0.1}, "it compiles a graph"),
+        ({"weight_method": "awq"}, "does not round the weights of a graph by the method 'awq'"),
+        ({"damping": 0.1}, "damping = 0.1 has no effect with method 'rtn'"),
+        ({"act_order": False, "weight_method": "rtn"}, "act_order = False has no effect with method 'rtn'"),
+        ({"weight_method": "gptq", "scheme": "int8-weight"}, "'int8-weight': only int4-weight reads it"),
         ({"block_size": -1}, "one scale per output channel"),
-        ({"calibration_samples": 5}, "calibration_samples = 5 has no effect on target 'onnxruntime'"),
+        ({"calibration_samples": 5}, "calibration_samples = 5 has no effect on target"),
     ],
 )
-def test_targets_that_compile_graphs(fields: dict[str, Any], said: str) -> None:
+def test_targets_that_compile_graphs(target: str, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(EdgeqError, match=said):
-        check_recipe(recipe(**fields), get_target("onnxruntime").capabilities())
+        check_recipe(
+            Recipe.model_validate({"scheme": "int4-weight", **fields}), get_target(target).capabilities()
+        )
+
+
+@pytest.mark.parametrize("target", ["coreml", "tensorrt", "neural-compressor"])
+def test_targets_of_graphs_without_methods(target: str) -> None:
+    said = f"weight_method = gptq has no effect on target '{target}': it compiles a graph"
+    with pytest.raises(UsageError, match=said):
+        check_recipe(recipe(weight_method="gptq"), get_target(target).capabilities())
+
+
+def test_methods_of_weights_are_not_those_of_nncf() -> None:
+    with pytest.raises(TargetError, match="NNCF rounds weights by its own rules, not by the method 'gptq'"):
+        get_target("openvino").options({"quantizer": "nncf"}, recipe(weight_method="gptq"))
 
 
 @pytest.mark.parametrize("target", ["hf-gptq", "hf-awq", "vllm", "gguf"])
