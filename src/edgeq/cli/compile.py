@@ -159,8 +159,9 @@ def compile_command(
             "--method",
             metavar="NAME",
             rich_help_panel=QUANTIZATION,
-            help="Language models' checkpoints (hf-gptq, vllm, gguf, …): how weights are rounded, rtn, gptq "
-            "or awq; the last two learn from --calibration text. Default: rtn.",
+            help="How weights are rounded. int4-weight of graphs (onnxruntime, openvino): rtn or gptq. "
+            "Language models' checkpoints (hf-gptq, vllm, gguf, …): rtn, gptq or awq. All but rtn learn from "
+            "--calibration data. Default: rtn.",
         ),
     ] = None,
     damping: Annotated[
