@@ -189,7 +189,10 @@ def load_tokenizer(path: Path | None, data: str) -> Tokenizer:
             fix="Set the option tokenizer to a tokenizer.json or the folder of the Hugging Face model.",
         )
     if not path.exists():
-        raise DataError(f"The tokenizer {path} does not exist.", fix="Correct the option tokenizer.")
+        raise DataError(
+            f"The tokenizer {path} does not exist, which {data} is read with.",
+            fix="Set the option tokenizer to a tokenizer.json or the folder of the Hugging Face model.",
+        )
     if path.is_file():
         return _from_file(path)
     inside = path / "tokenizer.json"

@@ -16,7 +16,7 @@ from edgeq.calibration.types import Array
 from edgeq.compiler.load.digest import files_sha256
 from edgeq.compiler.load.hugging_face import read_folder
 from edgeq.compiler.model import Model, Source
-from edgeq.errors import ModelError
+from edgeq.errors import DataError, MissingExtraError, ModelError
 from edgeq.progress import Progress
 
 # Names of types in safetensors files.
@@ -34,6 +34,16 @@ _SIZES = (
     "num_attention_heads",
     "num_key_value_heads",
     "max_position_embeddings",
+)
+_TOKENIZER = "tokenizer.json"
+# Beside the weights, what artefacts get a copy of, or are written from.
+_COMPANIONS = (
+    _TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "generation_config.json",
 )
 _AGAIN = "Download or save the model again."
 
@@ -167,6 +177,30 @@ def _refuse_sizes(path: Path, config: dict[str, Any]) -> None:
             )
 
 
+def _refuse_damaged(path: Path) -> None:
+    """Raise where a file that goes along into artefacts cannot be read: downloads end early.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    from edgeq.calibration.data.tokens import load_tokenizer
+
+    for name in _COMPANIONS:
+        file = path / name
+        if not file.is_file():
+            continue
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+            if name == _TOKENIZER:
+                load_tokenizer(file, str(path))
+        except MissingExtraError:
+            continue
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{file} cannot be read: {error}.", fix=_AGAIN) from error
+        except DataError as error:
+            raise ModelError(error.what, fix=_AGAIN) from error
+
+
 def load_checkpoint(path: Path, progress: Progress) -> Model:
     """The language model in ``path`` as a model without nodes: ``input_ids`` to ``logits``.
 
@@ -185,6 +219,7 @@ def load_checkpoint(path: Path, progress: Progress) -> Model:
             fix="Choose a target that compiles a graph: onnxruntime, openvino, tensorrt, coreml.",
         )
     _refuse_sizes(path, config)
+    _refuse_damaged(path)
     ids = ir.val("input_ids", ir.DataType.INT64, ["batch", "sequence"])
     logits = ir.val("logits", ir.DataType.FLOAT, ["batch", "sequence", vocabulary])
     graph = ir.Graph([ids], [logits], nodes=[], opset_imports={"": 18}, name="checkpoint")

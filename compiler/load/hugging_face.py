@@ -39,7 +39,12 @@ class Folder:
     @property
     def tokenizer(self) -> str | None:
         """The folder that a tokenizer can be loaded from, when it holds one."""
-        return str(self.path) if any((self.path / name).is_file() for name in _TOKENIZERS) else None
+        return str(self.path) if tokenizer_folder(self.path) else None
+
+
+def tokenizer_folder(path: Path) -> bool:
+    """Whether a tokenizer can be loaded from the folder ``path``."""
+    return any((path / name).is_file() for name in _TOKENIZERS)
 
 
 def load_folder(path: Path, task: str | None, progress: Progress) -> Model:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.calibration.types import Array
+from edgeq.compiler.load.activation import refuse_unknown_activation
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.weights.planning import LinearLayer
 from edgeq.compiler.weights.spec import Floats
@@ -310,6 +311,7 @@ def _skeleton(checkpoint: Checkpoint) -> Any:
         raise MissingExtraError("Quantizing a language model", "llm") from error
     try:
         config = transformers.AutoConfig.from_pretrained(str(checkpoint.path), local_files_only=True)
+        refuse_unknown_activation(checkpoint.path, config)
         with quiet(), _empty_on_meta(), no_init_weights():
             import torch
 

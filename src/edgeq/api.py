@@ -158,7 +158,7 @@ def bench(
     require_ready(chosen)
     original, note = find_baseline(manifest.source, baseline, progress)
     inputs, outputs = _signature(chosen, place, threads)
-    data = DataOpener(inputs, manifest.source, preprocessing, data_options)
+    data = DataOpener(inputs, manifest.source, preprocessing, data_options, artefact=place)
     proof = Proof(data.open(evaluation), tuple(metrics) or None, gate, threads, options)
     proof.check(outputs, chosen)
     cost = None if manifest.measured is None else manifest.measured.compiling

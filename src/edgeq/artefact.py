@@ -16,6 +16,8 @@ from edgeq.manifest import MANIFEST_FILE, REPORT_FILE, Manifest
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file "
          "grows beyond the file size limit"}  # fmt: skip
+# Beside the artefacts: what runs that were killed have finished.
+WORK = ".edgeq-work"
 _BUILDING = ".building-"
 _REPLACED = ".replaced-"
 
@@ -176,9 +178,21 @@ def _words_for_full_disk(path: Path) -> Iterator[None]:
             raise
         free = shutil.disk_usage(_existing(path)).free
         raise TargetError(
-            f"{path} was not written: {reason} ({free / 1e6:.0f} MB are free). Nothing was left behind.",
+            f"{path} was not written: {reason} ({free / 1e6:.0f} MB are free). {_left(path)}",
             fix="Make room, or give an output folder on another disk.",
         ) from error
+
+
+def _left(path: Path) -> str:
+    """What a run that failed has left on the disk."""
+    work = path.parent / WORK
+    if not (work.is_dir() and any(work.iterdir())):
+        return "Nothing was left behind."
+    size = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+    return (
+        f"{work} keeps the weights that were quantized ({size / 1e6:.0f} MB): the same command goes on with "
+        "them, and removes them when it is done."
+    )
 
 
 def _full(error: OSError) -> str | None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgeq.artefact import check_output
+from edgeq.artefact import WORK, check_output
 from edgeq.calibration.data import DataOptions
 from edgeq.calibration.preprocess import Preprocessing
 from edgeq.calibration.types import DataSource
@@ -30,9 +30,6 @@ from edgeq.sources import DataOpener
 from edgeq.targets.base import Target
 from edgeq.targets.checks import require_ready
 from edgeq.targets.registry import get_target
-
-# Beside the artefacts: what runs that were killed have finished.
-WORK = ".edgeq-work"
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,8 @@ def find_baseline(source: Source, given: Any, progress: Progress) -> tuple[Model
     checkpoint = source.details.get("form") == "checkpoint"
     if given is not None:
         return open_checkpoint(given, None, progress) if checkpoint else load(given, progress=progress), None
+    if checkpoint and not Path(source.location).exists():
+        return None, f"No FP32 baseline: {source.location}, which was compiled, is not there any more."
     try:
         found = (
             open_checkpoint(source.location, None, progress)

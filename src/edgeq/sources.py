@@ -11,6 +11,7 @@ from edgeq.calibration.data import DataOptions, open_data
 from edgeq.calibration.data.running_text import RunningTextSource
 from edgeq.calibration.preprocess import Preprocessing, parse_preprocessing
 from edgeq.calibration.types import DataSource, TensorSpec
+from edgeq.compiler.load.hugging_face import tokenizer_folder
 from edgeq.compiler.model import Source
 from edgeq.errors import DataError
 
@@ -19,14 +20,15 @@ from edgeq.errors import DataError
 class DataOpener:
     """Opens calibration and evaluation data the same way.
 
-    ``inputs`` are the model's; ``source`` may bring a tokenizer; preprocessing may be a preset's name or
-    ``field=value`` words.
+    ``inputs`` are the model's; ``source`` may bring a tokenizer, and once it is gone the artefact in
+    ``artefact``; preprocessing may be a preset's name or ``field=value`` words.
     """
 
     inputs: Sequence[TensorSpec]
     source: Source
     preprocessing: Preprocessing | str | None
     options: DataOptions | None
+    artefact: Path | None = None
 
     def open(self, spec: Any) -> DataSource | None:
         """The data, or None when none was given.
@@ -49,10 +51,13 @@ class DataOpener:
     def _options(self) -> DataOptions:
         """A Hugging Face folder brings its own tokenizer, unless another is named."""
         options = self.options or DataOptions()
-        tokenizer = self.source.details.get("tokenizer")
-        if not tokenizer or options.tokenizer is not None:
+        named = self.source.details.get("tokenizer")
+        if not named or options.tokenizer is not None:
             return options
-        return options.model_copy(update={"tokenizer": Path(tokenizer)})
+        tokenizer = Path(named)
+        if self.artefact is not None and not tokenizer.exists() and tokenizer_folder(self.artefact):
+            tokenizer = self.artefact
+        return options.model_copy(update={"tokenizer": tokenizer})
 
 
 def _refuse_unfit(text: RunningTextSource, details: Mapping[str, Any]) -> None:

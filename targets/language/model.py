@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.types import Array
+from edgeq.compiler.load.activation import refuse_unknown_activation
 from edgeq.errors import MissingExtraError, ModelError
 from edgeq.lean_imports import import_generation
 from edgeq.quiet import quiet, reason
@@ -79,9 +80,11 @@ def read_config(folder: Path, extra: str = "llm") -> Any:
         raise MissingExtraError("Reading a language model's configuration", extra) from error
     try:
         with quiet():
-            return transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"The configuration in {folder} cannot be read: {reason(error)}.") from error
+    refuse_unknown_activation(folder, config)
+    return config
 
 
 def refuse_unfit(missing: Sequence[str], unknown: Sequence[str]) -> None:

@@ -159,7 +159,8 @@ def test_missing_tokenizer(tmp_path: Path) -> None:
         "Set the option tokenizer to a tokenizer.json or the folder of the Hugging Face model."
     )
     assert message(tmp_path, "d.tsv", "a\n", tokenizer=tmp_path / "no") == (
-        "The tokenizer ROOT/no does not exist. Correct the option tokenizer."
+        "The tokenizer ROOT/no does not exist, which ROOT/d.tsv is read with. "
+        "Set the option tokenizer to a tokenizer.json or the folder of the Hugging Face model."
     )
 
 

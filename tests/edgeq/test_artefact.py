@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from edgeq.artefact import artefact_folder, check_output
+from edgeq.artefact import WORK, artefact_folder, check_output
 from edgeq.errors import DataError, OutputExistsError, TargetError, UsageError
 from tests.support.cli import hear_interrupts
 from tests.support.manifests import write_artefact
@@ -128,7 +128,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from typing import NoReturn
-from edgeq.artefact import artefact_folder
+from edgeq.artefact import WORK, artefact_folder
 with artefact_folder(Path(sys.argv[1]), force=True) as folder:
     (folder / "model.onnx").write_bytes(b"x" * int(sys.argv[2]))
     print("building", flush=True)
@@ -203,6 +203,19 @@ def test_full_disk_is_said_in_words(tmp_path: Path, error: OSError, words: str) 
         raise error
     assert caught.value.fix == "Make room, or give an output folder on another disk."
     assert names(tmp_path) == []
+
+
+def test_a_full_disk_says_what_a_run_has_left_to_go_on_with(tmp_path: Path) -> None:
+    kept = tmp_path / WORK / "key" / "model.layers.0.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(3_000_000))
+    with pytest.raises(TargetError) as caught, artefact_folder(tmp_path / "artefact"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "Nothing was left behind" not in caught.value.what
+    assert f"{tmp_path / WORK} keeps the weights that were quantized (3 MB): the same command goes on" in (
+        caught.value.what
+    )
+    assert kept.is_file()
 
 
 def test_other_errors_of_the_system_are_not_renamed(tmp_path: Path) -> None:

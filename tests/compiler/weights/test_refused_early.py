@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import edgeq
-from edgeq.building import WORK
+from edgeq.artefact import WORK
 from edgeq.calibration.data import DataOptions
 from edgeq.compiler.load.checkpoint import Checkpoint, load_checkpoint
 from edgeq.compiler.recipe import Override, Recipe, Scheme
@@ -160,6 +160,35 @@ def test_a_tensor_of_another_shape(llama: Path, tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match=r"q_proj.weight' is \[32, 64\], not \[64, 64\]"):
         Decoder(Checkpoint(changed(llama, tmp_path / "model", cut)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "BPE", "vo'),
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "other"}}'),
+        ("tokenizer_config.json", "{"),
+        ("generation_config.json", ""),
+    ],
+)
+def test_a_damaged_file_that_would_be_copied(llama: Path, tmp_path: Path, name: str, content: str) -> None:
+    model = changed(llama, tmp_path / "model", lambda _: None)
+    (model / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=rf"model/{name} (is no tokenizer|cannot be read)") as caught:
+        load_checkpoint(model, SilentProgress())
+    assert caught.value.fix == "Download or save the model again."
+
+
+@pytest.mark.parametrize("target", ["hf-gptq", "gguf", "onnxruntime-genai"])
+def test_an_activation_that_is_none(llama: Path, tmp_path: Path, target: str) -> None:
+    model = changed(llama, tmp_path / "model", lambda _: None)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, "hidden_act": "sliu"}), encoding="utf-8")
+    with pytest.raises(
+        ModelError, match=r"config.json: hidden_act is 'sliu', which is no activation"
+    ) as caught:
+        edgeq.compile(str(model), target=target, scheme="int4-weight", output=tmp_path / "out", bench=None)
+    assert caught.value.fix == "Correct it (silu, …), or download the model again."
 
 
 def test_rotary_tables_of_old_checkpoints_are_no_weights(llama: Path, tmp_path: Path) -> None:
