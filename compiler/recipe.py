@@ -26,7 +26,7 @@ RangeMethod = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 Precision = Literal["fp32", "fp16", "int8", "fp8", "int4", "int3", "int2", "nf4", "pal6", "pal4"]
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 # How the weights of language models are rounded: each is one file of compiler/weights.
-WeightMethod = Literal["rtn", "gptq", "awq"]
+WeightMethod = Literal["rtn", "gptq", "awq", "smoothquant"]
 
 
 class Override(BaseModel):

@@ -93,7 +93,8 @@ class WeightRules:
     of outputs must be a multiple of. ``keeps_bfloat16``: where a model is stored in bfloat16, its floats stay
     so and scales are of it too, in place of ``scale_dtype``. ``half_floats``: engines compute in 16 bits,
     and what is not quantized is stored so whatever its values. ``joined_alike``: q, k and v have one
-    spec, and so have gate and up, as engines join them.
+    spec, and so have gate and up, as engines join them. ``methods`` are of schemes of weights alone,
+    ``integer_methods`` of int8-dynamic.
     """
 
     bits: tuple[int, ...]
@@ -101,6 +102,7 @@ class WeightRules:
     group_size: int = 128
     symmetric: tuple[bool, ...] = (True, False)
     methods: tuple[WeightMethod, ...] = ("rtn", "gptq", "awq")
+    integer_methods: tuple[WeightMethod, ...] = ()
     scale_dtype: ScaleDtype = "float16"
     negative_scales: bool = False
     lowest_zero_point: int = 0

@@ -16,18 +16,15 @@ from edgeq.compiler.weights.clipping import clip_grids
 from edgeq.compiler.weights.grid import GridRules, Grids, nearest_codes, search_grids
 from edgeq.compiler.weights.output_error import output_energy, relative_error
 from edgeq.compiler.weights.result import MethodResult
+from edgeq.compiler.weights.scaling import WORTH, centred, relative_sizes, searched_rows
 from edgeq.compiler.weights.spec import Floats, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
-# Rows of each layer that the search for scales looks at, evenly spaced.
-_SEARCHED_ROWS = 128
 _EXPONENTS = (0.2, 0.4, 0.6, 0.8, 1.0)
 # What is then tried on both sides of the best.
 _REFINEMENTS = (0.1, 0.05)
 # Weights whose rows are clipped at once: they do not depend on each other.
 _AT_ONCE = 1 << 23
-# Scales are applied only where they take at least this part of the error away.
-_WORTH = 0.01
 
 
 def awq_scales(
@@ -42,7 +39,7 @@ def awq_scales(
     Weights are to be multiplied by them, the inputs divided; ``statistics`` must have a Hessian. ``shared``
     [K]: inputs with the same number get the same scale.
     """
-    rows = [np.ascontiguousarray(weight[_evenly(len(weight))]) for weight in weights]
+    rows = [searched_rows(weight) for weight in weights]
     shares = [len(weight) / max(len(part), 1) for weight, part in zip(weights, rows, strict=True)]
     ones = np.ones(len(statistics.squares), np.float32)
 
@@ -53,7 +50,7 @@ def awq_scales(
         )
 
     plain = loss(ones)
-    best, best_loss, exponent, duo = ones, plain * (1 - _WORTH), 0.0, False
+    best, best_loss, exponent, duo = ones, plain * (1 - WORTH), 0.0, False
     for tried, both, scales in _candidates(statistics, rows, _EXPONENTS, (False, True), shared):
         found = loss(scales)
         if found < best_loss:
@@ -102,30 +99,20 @@ def _candidates(
     shared: npt.NDArray[np.int64] | None,
 ) -> Iterator[tuple[float, bool, Floats]]:
     """Exponent, whether the weights' sizes count too, and the scales, geometrically around 1."""
-    inputs = _relative(statistics.absolute)
-    weights = _relative(sum(np.abs(part).mean(axis=0) for part in rows) / np.float32(len(rows)))
+    inputs = relative_sizes(statistics.absolute)
+    weights = relative_sizes(sum(np.abs(part).mean(axis=0) for part in rows) / np.float32(len(rows)))
     for duo in both:
         for exponent in exponents:
             scales = inputs**exponent / (weights ** max(1 - exponent, 0) if duo else 1)
             if shared is not None:
                 scales = _averaged(scales, shared)
-            # As AWQ centres them: the largest and the smallest are equally far from 1.
-            scales = scales / np.sqrt(scales.max() * scales.min())
-            yield exponent, duo, scales.astype(np.float32)
+            yield exponent, duo, centred(scales)
 
 
 def _averaged(scales: Floats, shared: npt.NDArray[np.int64]) -> Floats:
     """The geometric mean of those that must be the same."""
     logarithms = np.bincount(shared, np.log(scales)) / np.maximum(np.bincount(shared), 1)
     return np.asarray(np.exp(logarithms[shared]), np.float64)
-
-
-def _relative(sizes: Floats) -> Floats:
-    """Divided by their mean, and at least 1e-3 of it: inputs that are never seen get no endless scales."""
-    mean = float(sizes.mean(dtype=np.float64))
-    if not 0 < mean < np.inf:
-        return np.ones_like(sizes)
-    return np.asarray(np.maximum(sizes / np.float32(mean), 1e-3), np.float64)
 
 
 def _loss(
@@ -135,7 +122,3 @@ def _loss(
     grids = search_grids(scaled, spec, rules, statistics.squares / scales**2)
     values = grids.quantized(spec, nearest_codes(scaled, spec, grids)).dequantize()
     return output_energy(rows - values / scales, statistics)
-
-
-def _evenly(rows: int) -> slice:
-    return slice(0, rows, max(rows // _SEARCHED_ROWS, 1))

@@ -62,10 +62,17 @@ def stages(groups: Sequence[Readers], sizes: dict[str, int], limit: int) -> list
 
 
 def collect(
-    layer: Any, groups: Sequence[Readers], sizes: dict[str, int], passes: Passes, *, hessian: bool
+    layer: Any,
+    groups: Sequence[Readers],
+    sizes: dict[str, int],
+    passes: Passes,
+    empty: Callable[[int], InputStatistics],
 ) -> dict[Readers, InputStatistics]:
-    """The statistics of what each group reads, over all batches of ``passes``."""
-    found = {group: InputStatistics.empty(sizes[group[0]], hessian=hessian) for group in groups}
+    """The statistics of what each group reads, over all batches of ``passes``.
+
+    ``empty``: those of a number of inputs before any is seen.
+    """
+    found = {group: empty(sizes[group[0]]) for group in groups}
     missing: set[Readers] = set()
 
     def look(group: Readers) -> Callable[..., None]:

@@ -47,6 +47,7 @@ def _layer(name: str, known: Mapping[str, Any], store: WeightStore) -> LayerDiag
         outliers=float(known.get("outliers", 1.0)),
         # Every bit halves the step, which quarters the squared error.
         gain=error * (1 - 4.0 ** (spec.bits - _WIDE)) / (added / 1e6) if added else None,
+        smoothing=known.get("smoothing"),
     )
 
 

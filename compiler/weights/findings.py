@@ -10,6 +10,8 @@ class LayerDiagnosis(BaseModel):
 
     ``outliers``: the largest input of any channel over that of the channel in the middle. ``gain``: how much
     of ``error`` 8 bits would take away, per megabyte that they would add; None: it has 8 bits.
+    ``smoothing``: SmoothQuant's migration strength in what the layer reads, 0 where none helped; None:
+    nothing before it can be divided, or another method.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -19,6 +21,7 @@ class LayerDiagnosis(BaseModel):
     error: float
     outliers: float
     gain: float | None
+    smoothing: float | None = None
 
 
 class Diagnosis(BaseModel):

@@ -1,4 +1,4 @@
-"""Where AWQ's scales go: what makes inputs is divided by what the columns that read them are multiplied by.
+"""Where scales of inputs go: what makes inputs is divided by what columns that read them are multiplied by.
 
 A norm before the layers that read it; v_proj before o_proj, where heads that share a value head share its
 scales; up_proj before down_proj, between which values are only multiplied.
@@ -110,6 +110,18 @@ def apply_fold(layer: Any, fold: Fold, scales: Floats) -> None:
     source.weight.copy_((source.weight + offset) / divisor - offset)
     if getattr(source, "bias", None) is not None:
         source.bias.div_(own)
+
+
+def storable_scales(layer: Any, fold: Fold, scales: Floats, dtype: np.dtype[Any]) -> Floats:
+    """``scales`` [K] moved a little, so that a norm that is divided by them is exact in ``dtype``."""
+    norm = layer.get_submodule(fold.source)
+    if norm.weight.dim() != 1:
+        return scales
+    offset = np.float32(_offset(norm))
+    before = norm.weight.numpy() + offset
+    after = (before / scales - offset).astype(dtype).astype(np.float32) + offset
+    found = np.divide(before, after, out=scales.copy(), where=after != 0)
+    return np.where((found > 0) & np.isfinite(found), found, scales)
 
 
 def _offset(norm: Any) -> float:

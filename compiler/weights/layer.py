@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.compiler.weights.activations import rounded_inputs
 from edgeq.compiler.weights.collecting import Readers, collect, shared_inputs, stages
 from edgeq.compiler.weights.decoder import Decoder, LayerCalls
 from edgeq.compiler.weights.diagnosis import outlier_ratio
-from edgeq.compiler.weights.folding import Fold, apply_fold, changed_tensors, differs, find_folds
+from edgeq.compiler.weights.floats import stored_floats
+from edgeq.compiler.weights.folding import (
+    Fold,
+    apply_fold,
+    changed_tensors,
+    differs,
+    find_folds,
+    storable_scales,
+)
 from edgeq.compiler.weights.hidden import HiddenStates
-from edgeq.compiler.weights.methods import Settings, quantize_calibrated, search_scales
+from edgeq.compiler.weights.methods import Settings, quantize_calibrated, scales_inputs, search_scales
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
@@ -59,9 +68,11 @@ class LayerJob:
         return self.decoder.passes(self.index, self.states, self.calls)
 
     def outputs(self) -> Iterator[Floats]:
-        """What the layer, as it is now, returns for every batch."""
-        for run in self.passes():
-            yield run().numpy()
+        """What the layer, as it is now and as engines run it, returns for every batch."""
+        rounded = self.linears() if self.settings.rounds_inputs else ()
+        with rounded_inputs(self.module, rounded):
+            for run in self.passes():
+                yield run().numpy()
 
 
 @dataclass
@@ -72,6 +83,7 @@ class LayerResult:
     rewritten: dict[str, Floats] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=lambda: {"layers": {}})
     unscaled: dict[str, str] = field(default_factory=dict)
+    smoothed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def quantize_layer(job: LayerJob) -> LayerResult:
@@ -79,7 +91,7 @@ def quantize_layer(job: LayerJob) -> LayerResult:
     result = LayerResult()
     if not job.linears():
         return result
-    if job.settings.method == "awq":
+    if scales_inputs(job.settings.method):
         _scale(job, result)
     groups = shared_inputs(job.module, list(job.linears()), next(job.passes()))
     for found in _statistics(job, groups):
@@ -91,12 +103,13 @@ def quantize_layer(job: LayerJob) -> LayerResult:
 def _statistics(job: LayerJob, groups: Sequence[Readers]) -> Iterator[dict[Readers, InputStatistics]]:
     """What groups read, stage by stage, of the layer as it is then."""
     sizes = {name: job.module.get_submodule(name).in_features for group in groups for name in group}
-    for stage in stages(groups, sizes, HESSIAN_BYTES):
-        yield collect(job.module, stage, sizes, job.passes, hessian=True)
+    hessians = job.settings.hessian
+    for stage in stages(groups, sizes, HESSIAN_BYTES) if hessians else [groups]:
+        yield collect(job.module, stage, sizes, job.passes, job.settings.empty_statistics)
 
 
 def _scale(job: LayerJob, result: LayerResult) -> None:
-    """Fold AWQ's scales into the layer, and keep what it changes besides quantized weights."""
+    """Fold the method's scales into the layer, and keep what it changes besides quantized weights."""
     everything = shared_inputs(job.module, job.all_linears(), next(job.passes()))
     quantized = job.linears()
     folds = {f.readers: f for f in find_folds(job.module, everything, next(job.passes()))}
@@ -116,21 +129,27 @@ def _fold(job: LayerJob, fold: Fold, statistics: InputStatistics, result: LayerR
     readers = [name for name in fold.readers if name in quantized]
     if not statistics.tokens:
         return
-    scales = search_scales(
+    scaling = search_scales(
         [job.module.get_submodule(name).weight.numpy() for name in readers],
         statistics,
         [quantized[name] for name in readers],
         job.settings,
         fold.shared,
     )
-    if (scales == 1).all():
+    names = [f"{job.unit}.{name}" for name in readers]
+    if scaling.strength is not None:
+        told = {"smoothing": scaling.strength, "smoothed_by": f"{job.unit}.{fold.source}"}
+        result.smoothed.update(dict.fromkeys(names, told))
+    if (scaling.scales == 1).all():
         return
+    scales = storable_scales(job.module, fold, scaling.scales, stored_floats(job.decoder.checkpoint))
     before = next(job.passes())().numpy()
     apply_fold(job.module, fold, scales)
     if differs(before, next(job.passes())().numpy()):
         apply_fold(job.module, fold, np.reciprocal(scales))
-        for name in readers:
-            result.unscaled[f"{job.unit}.{name}"] = "not scaled: the layer would compute something else"
+        result.unscaled.update(dict.fromkeys(names, "not scaled: the layer would compute something else"))
+        for name in names:
+            result.smoothed.pop(name, None)
         return
     result.record.setdefault("scaled", {})[fold.readers[0]] = fold.source
 
@@ -146,5 +165,5 @@ def _quantize_readers(
         module.weight.copy_(torch.from_numpy(done.weight.dequantize()))
         result.weights[full] = done.weight
         why = result.unscaled.get(full)
-        known = {**done.record, "outliers": outlier_ratio(statistics)}
+        known = {**done.record, "outliers": outlier_ratio(statistics), **result.smoothed.get(full, {})}
         result.record["layers"][full] = {**known, **({"fallback": why} if why else {})}

@@ -6,10 +6,11 @@ quantized for is what the quantized layers before it return.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ from edgeq.compiler.weights.methods import Settings, method_of, quantize_calibra
 from edgeq.compiler.weights.planning import plan_weights
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.rules import CALIBRATED, missing_text
+from edgeq.compiler.weights.smoothed import smoothing_notes, with_smoothing
 from edgeq.compiler.weights.spec import WeightSpec
-from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.compiler.weights.store import WeightStore
 from edgeq.compiler.weights.work import opened_store
 
@@ -66,7 +67,10 @@ def quantize_checkpoint(
             run.calibrated()
         else:
             run.rounded()
-    return Quantized(request.model, planned.plan, notes=tuple(_notes(store)), weights=store)
+    told = _told(store)
+    notes = (*_notes(told), *smoothing_notes(told, method_of(request.recipe)))
+    plan = with_smoothing(planned.plan, told)
+    return Quantized(request.model, plan, notes=notes, weights=store)
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class _Run:
             self._write(HEAD, {})
             return
         weight = self.store.checkpoint.float32(f"{name}.weight")
-        statistics = InputStatistics.empty(weight.shape[1], hessian=True)
+        statistics = self.settings.empty_statistics(weight.shape[1])
         for ids, hidden in zip(batches, states, strict=True):
             read = self._end(ids, hidden)
             statistics.update(read.reshape(-1, read.shape[-1]))
@@ -212,9 +216,13 @@ def _threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _notes(store: WeightStore) -> Iterator[str]:
+def _told(store: WeightStore) -> dict[str, dict[str, Any]]:
+    """What is known of each layer."""
+    return {name: known for record in store.records.values() for name, known in record["layers"].items()}
+
+
+def _notes(told: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """What did not go as asked."""
-    for record in store.records.values():
-        for name, known in record.get("layers", {}).items():
-            if "fallback" in known:
-                yield f"{name}: {known['fallback']}."
+    for name, known in told.items():
+        if "fallback" in known:
+            yield f"{name}: {known['fallback']}."

@@ -18,12 +18,16 @@ from edgeq.compiler.weights.nf4 import quantize_nf4
 from edgeq.compiler.weights.output_error import relative_error
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.rtn import quantize_rtn
+from edgeq.compiler.weights.scaling import Scaling
+from edgeq.compiler.weights.smoothing import integer_error, smoothing_scales
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.targets.base import WeightRules
 
 # Weights that are rounded at a time where rows do not depend on each other.
 _AT_ONCE = 1 << 22
+# Inputs of each layer that products of INT8 are judged on.
+_SAMPLED = 512
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,21 @@ class Settings:
     def method(self) -> WeightMethod:
         """How weights are rounded."""
         return method_of(self.recipe)
+
+    @property
+    def rounds_inputs(self) -> bool:
+        """Whether engines round what quantized layers read to INT8."""
+        return self.recipe.scheme == "int8-dynamic"
+
+    @property
+    def hessian(self) -> bool:
+        """Whether the method needs the Hessian of what layers read."""
+        return self.method != "smoothquant"
+
+    def empty_statistics(self, inputs: int) -> InputStatistics:
+        """Of a layer with ``inputs``, as the method needs them."""
+        sampled = 0 if self.hessian else _SAMPLED
+        return InputStatistics.empty(inputs, hessian=self.hessian, sampled=sampled)
 
 
 def method_of(recipe: Recipe) -> WeightMethod:
@@ -78,9 +97,27 @@ def search_scales(
     specs: Sequence[WeightSpec],
     settings: Settings,
     shared: npt.NDArray[np.int64] | None,
-) -> Floats:
-    """AWQ's scales float32 [K] of the inputs that ``weights`` share (see :func:`awq_scales`)."""
-    return awq_scales(weights, statistics, specs, settings.grids, shared)
+) -> Scaling:
+    """The method's scales of the inputs that ``weights`` share (see :func:`awq_scales`)."""
+    return _SCALES[settings.method](weights, statistics, specs, settings.grids, shared)
+
+
+def scales_inputs(method: WeightMethod) -> bool:
+    """Whether the method scales inputs before it rounds."""
+    return method in _SCALES
+
+
+def _awq_scales(
+    weights: Sequence[Floats],
+    statistics: InputStatistics,
+    specs: Sequence[WeightSpec],
+    rules: GridRules,
+    shared: npt.NDArray[np.int64] | None,
+) -> Scaling:
+    return Scaling(awq_scales(weights, statistics, specs, rules, shared))
+
+
+_SCALES: dict[WeightMethod, Callable[..., Scaling]] = {"awq": _awq_scales, "smoothquant": smoothing_scales}
 
 
 def _gptq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings) -> MethodResult:
@@ -92,9 +129,17 @@ def _awq(weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings
     return quantize_awq(weight, spec, statistics, settings.grids)
 
 
+def _smoothed(
+    weight: Floats, spec: WeightSpec, statistics: InputStatistics, settings: Settings
+) -> MethodResult:
+    found = round_stored(weight, spec, settings)
+    return replace(found, record={"error": integer_error(weight, found.weight, statistics)})
+
+
 _CALIBRATED: dict[WeightMethod, Callable[[Floats, WeightSpec, InputStatistics, Settings], MethodResult]] = {
     "gptq": _gptq,
     "awq": _awq,
+    "smoothquant": _smoothed,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight
 from edgeq.compiler.weights.statistics import InputStatistics
@@ -17,10 +18,15 @@ def relative_error(weight: Floats, quantized: QuantizedWeight, statistics: Input
 
     All rows would take as long as rounding them does.
     """
-    rows = np.arange(0, len(weight), max(len(weight) // _SAMPLED, 1))
+    rows = judged_rows(len(weight))
     weight, quantized = weight[rows], quantized.rows(rows)
     lost = output_energy(weight - quantized.dequantize(), statistics)
     return lost / max(output_energy(weight, statistics), float(np.finfo(np.float32).tiny))
+
+
+def judged_rows(outputs: int) -> npt.NDArray[np.int64]:
+    """The numbers of the rows that a layer's error is taken of, evenly spaced."""
+    return np.arange(0, outputs, max(outputs // _SAMPLED, 1))
 
 
 def output_energy(weight: Floats, statistics: InputStatistics) -> float:

@@ -8,7 +8,7 @@ from edgeq.errors import DataError, TargetError, UsageError
 from edgeq.targets.base import Capabilities, WeightRules
 
 # Methods that learn from text.
-CALIBRATED = frozenset({"gptq", "awq"})
+CALIBRATED = frozenset({"gptq", "awq", "smoothquant"})
 _NO_CHECKPOINT = ": it compiles a graph, not the checkpoint of a language model"
 
 
@@ -19,12 +19,14 @@ def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
         TargetError: a method, group size or kind of zero points that the format does not have.
         UsageError: an option that has no effect on this target or with this method.
     """
-    if not capabilities.learns_weights:
+    if recipe.scheme == "int8-dynamic" or not capabilities.learns_weights:
         _refuse_samples(recipe, capabilities.target)
     if capabilities.weights is None:
         _check_graph(recipe, capabilities)
         return
     _check_unread(recipe)
+    if recipe.scheme in OF_SCHEME or recipe.scheme == "int8-dynamic":
+        _check_method(recipe, capabilities.weights, capabilities.target)
     if recipe.scheme in OF_SCHEME:
         _check_stored(recipe, capabilities.weights, capabilities.target)
 
@@ -61,14 +63,14 @@ def refuse_unjudged(recipe: Recipe, *, data: bool) -> None:
 
 def _refuse_samples(recipe: Recipe, target: str) -> None:
     """A number of samples where the weights are rounded without any."""
-    weights_alone = recipe.scheme in OF_SCHEME
+    unread = recipe.scheme in OF_SCHEME or recipe.scheme == "int8-dynamic"
     default = Recipe(scheme=recipe.scheme).calibration_samples
-    if not weights_alone or recipe.weight_method in CALIBRATED or recipe.calibration_samples == default:
+    if not unread or recipe.weight_method in CALIBRATED or recipe.calibration_samples == default:
         return
     raise UsageError(
         f"The option calibration_samples = {recipe.calibration_samples} has no effect on target {target!r} "
         f"with scheme {recipe.scheme!r}: weights are rounded to nearest.",
-        fix="Leave it out; of language models the methods gptq and awq read it.",
+        fix="Leave it out; of language models the methods gptq, awq and smoothquant read it.",
     )
 
 
@@ -125,12 +127,19 @@ def _check_unread(recipe: Recipe) -> None:
             )
 
 
+def _check_method(recipe: Recipe, rules: WeightRules, target: str) -> None:
+    methods = rules.integer_methods if recipe.scheme == "int8-dynamic" else rules.methods
+    if recipe.weight_method in (None, *methods):
+        return
+    others = recipe.weight_method in (*rules.methods, *rules.integer_methods)
+    scheme = f" with scheme {recipe.scheme!r}" if others else ""
+    raise TargetError(
+        f"Target {target!r} does not take weights of the method {recipe.weight_method!r}{scheme}.",
+        fix=f"It takes: {', '.join(methods)}.",
+    )
+
+
 def _check_stored(recipe: Recipe, rules: WeightRules, target: str) -> None:
-    if recipe.weight_method not in (None, *rules.methods):
-        raise TargetError(
-            f"Target {target!r} does not take weights of the method {recipe.weight_method!r}.",
-            fix=f"It takes: {', '.join(rules.methods)}.",
-        )
     if recipe.block_size not in (None, *rules.group_sizes):
         sizes = ", ".join(
             "-1 (per output channel)" if s == PER_CHANNEL else str(s) for s in rules.group_sizes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.compiler.weights.sampling import RowSample
 from edgeq.compiler.weights.spec import Floats
 
 # Rows of a Hessian that are computed at a time; the part below them is the same as that beside them.
@@ -19,7 +20,7 @@ class InputStatistics:
 
     ``hessian`` float32 [K, K] is the sum of x xᵀ (of the squared error's Hessian, without the factor 2);
     ``absolute`` and ``largest`` float32 [K] are the sum and the maximum of abs(x). ``hessian`` None: only
-    the diagonal was asked for, which is ``squares`` float32 [K] in any case.
+    the diagonal was asked for, which is ``squares`` float32 [K] in any case. ``sample``: some of the inputs.
     """
 
     tokens: int
@@ -27,13 +28,15 @@ class InputStatistics:
     absolute: Floats
     largest: Floats
     hessian: Floats | None
+    sample: RowSample | None = None
 
     @classmethod
-    def empty(cls, inputs: int, *, hessian: bool) -> InputStatistics:
-        """Of no inputs."""
+    def empty(cls, inputs: int, *, hessian: bool, sampled: int = 0) -> InputStatistics:
+        """Of no inputs; ``sampled`` of them are to be kept."""
         zeros = np.zeros(inputs, np.float32)
         full = np.zeros((inputs, inputs), np.float32) if hessian else None
-        return cls(0, zeros, zeros.copy(), zeros.copy(), full)
+        sample = RowSample.empty(inputs, sampled) if sampled else None
+        return cls(0, zeros, zeros.copy(), zeros.copy(), full, sample)
 
     def update(self, x: npt.NDArray[np.float32]) -> None:
         """Add float32 inputs [tokens, K]."""
@@ -44,6 +47,8 @@ class InputStatistics:
         self.squares += np.einsum("tk,tk->k", x, x)
         if self.hessian is not None:
             _add_products(self.hessian, x)
+        if self.sample is not None:
+            self.sample.update(x)
 
     def merge(self, other: InputStatistics) -> None:
         """Add the inputs that ``other`` has seen."""
@@ -53,6 +58,8 @@ class InputStatistics:
         np.maximum(self.largest, other.largest, out=self.largest)
         if self.hessian is not None and other.hessian is not None:
             self.hessian += other.hessian
+        if self.sample is not None and other.sample is not None:
+            self.sample.merge(other.sample)
 
 
 def _add_products(hessian: Floats, x: Floats) -> None:

@@ -19,11 +19,10 @@ READ_BY: Mapping[str, frozenset[Scheme]] = {
     "bias_correction": frozenset({"int8-static"}),
     "smoothing": frozenset({"int8-static"}),
     "saturation_safe": frozenset({"int8-static", "int8-dynamic"}),
-    "calibration_samples": frozenset(SCHEMES)
-    - {"fp32", "fp16", "int8-dynamic", "palettize-4", "palettize-6"},
+    "calibration_samples": frozenset(SCHEMES) - {"fp32", "fp16", "palettize-4", "palettize-6"},
     "block_size": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight", "nf4-weight"}),
     "symmetric_weights": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
-    "weight_method": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
+    "weight_method": frozenset({"int8-dynamic", "int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
     "damping": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
     "act_order": frozenset({"int8-weight", "int4-weight", "int3-weight", "int2-weight"}),
     "accuracy_level": frozenset({"int8-weight", "int4-weight"}),

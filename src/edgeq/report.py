@@ -24,6 +24,10 @@ from edgeq.targets.base import REMOVED, UNPROVEN, NodeResult
 _CHARTED = ("size", "latency_p50", "latency_p99", "load_time", "peak_memory")
 # A longer node table is folded.
 _NODES_SHOWN = 40
+_SMOOTHING = (
+    "Smoothing: SmoothQuant's migration strength in what the layer reads; 0: none helped, empty: nothing "
+    "before the layer can be divided."
+)
 
 
 def write_report(manifest: Manifest, path: Path) -> None:
@@ -247,7 +251,11 @@ def _diagnosis(found: Diagnosis | None) -> Html | None:
     if found.overrides:
         advice = "Worth 8 bits, the best first: " + " ".join(f"--override '{o}'" for o in found.overrides)
     rows = [_layer_row(layer) for layer in sorted(found.layers, key=lambda layer: -layer.error)]
-    content = table(("layer", "precision", "error", "outliers", "gain"), rows, numeric=(2, 3, 4))
+    head = ("layer", "precision", "error", "outliers", "gain")
+    if any(layer.smoothing is not None for layer in found.layers):
+        head = (*head, "smoothing")
+        explained = el("div", explained, el("p", _SMOOTHING, class_="soft"))
+    content = table(head, [row[: len(head)] for row in rows], numeric=(2, 3, 4, 5)[: len(head) - 2])
     if len(rows) > _NODES_SHOWN:
         content = el("details", el("summary", f"All {len(rows)} layers"), content)
     return _section("What quantizing has cost, layer by layer", el("p", advice), explained, content)
@@ -261,6 +269,7 @@ def _layer_row(layer: LayerDiagnosis) -> tuple[Html | str, ...]:
         f"{100 * layer.error:.3g} %",
         f"x {layer.outliers:.1f}",
         gain,
+        "" if layer.smoothing is None else f"{layer.smoothing:g}",
     )
 
 

@@ -76,7 +76,7 @@ class _Walk:
         with self.decoder.loaded(unit, self.decoder.checkpoint.float32) as module:
             sizes = _inputs(module)
             groups = shared_inputs(module, list(sizes), next(passes()))
-            statistics = collect(module, groups, sizes, passes, hessian=False)
+            statistics = collect(module, groups, sizes, passes, partial(InputStatistics.empty, hessian=False))
             results.write(run().numpy() for run in passes())
         for readers, seen in statistics.items():
             found.update({f"{unit}.{name}": _mean(seen) for name in readers})

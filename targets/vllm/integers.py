@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgeq.compiler.weights.activations import round_tokens
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.targets.base import Runner
 from edgeq.targets.language.format import Format, Part, QuantizedLayers, Shape
@@ -26,7 +27,6 @@ _ACTIVATIONS = {
     "dynamic": True,
     "observer": None,
 }
-_LOWEST, _HIGHEST = -128.0, 127.0
 
 
 class IntegerFormat(Format):
@@ -55,11 +55,7 @@ class IntegerFormat(Format):
 
     def round_inputs(self, x: Any) -> Any:
         """Inputs [batch, tokens, K] of a quantized layer as engines round them, in float."""
-        import torch
-
-        largest = x.abs().amax(dim=-1, keepdim=True)
-        scale = torch.where(largest == 0, torch.finfo(x.dtype).eps, largest / ((_HIGHEST - _LOWEST) / 2))
-        return torch.clamp(torch.round(x / scale), _LOWEST, _HIGHEST) * scale
+        return round_tokens(x)
 
 
 def _signed(weight: QuantizedWeight) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.recipe import Recipe, Scheme
-from edgeq.errors import UsageError
 from edgeq.targets.base import Capabilities, WeightRules
 from edgeq.targets.language.folder_target import FolderTarget
 from edgeq.targets.language.target import NO_KERNELS
@@ -22,6 +21,7 @@ _RULES = WeightRules(
     joined_alike=True,
     keeps_bfloat16=True,
     half_floats=True,
+    integer_methods=("rtn", "smoothquant"),
 )
 _UNUSED = {**NO_KERNELS, "saturation_safe": "it is of INT8 kernels of CPUs"}
 
@@ -40,11 +40,6 @@ class VllmTarget(FolderTarget):
     def options(self, given: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
         """None of its own; the scheme decides what is written."""
         super().options(given, recipe)
-        if recipe.scheme == "int8-dynamic" and recipe.weight_method not in (None, "rtn"):
-            raise UsageError(
-                f"The method {recipe.weight_method!r} is of weights alone; int8-dynamic rounds to nearest.",
-                fix="Leave it out, or choose int8-weight.",
-            )
         return {"activations": "int8" if recipe.scheme == "int8-dynamic" else "float"}
 
     def texts(self, options: Any) -> dict[str, str]:

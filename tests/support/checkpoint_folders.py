@@ -24,13 +24,20 @@ from tests.support.tiny_llama import token_ids
 def compiled(model: Path, output: Path, target: str, scheme: str, **arguments: Any) -> CompileResult:
     """The result of compiling for ``target``; nothing is measured.
 
-    ``override``: pattern → precision; ``options``: of the target; the rest: of the recipe.
+    ``override``: pattern → precision; ``options``: of the target; ``calibration``: data; the rest: of the
+    recipe.
     """
     overrides = tuple(Override(match=m, precision=p) for m, p in arguments.pop("override", {}).items())
-    options = arguments.pop("options", {})
+    options, calibration = arguments.pop("options", {}), arguments.pop("calibration", None)
     recipe = Recipe(scheme=scheme, overrides=overrides, **arguments)  # type: ignore[arg-type]
     return edgeq.compile(
-        str(model), target=target, recipe=recipe, target_options=options, output=output, bench=None
+        str(model),
+        target=target,
+        recipe=recipe,
+        calibration=calibration,
+        target_options=options,
+        output=output,
+        bench=None,
     )
 
 

@@ -160,8 +160,8 @@ def compile_command(
             metavar="NAME",
             rich_help_panel=QUANTIZATION,
             help="How weights are rounded. int4-weight of graphs (onnxruntime, openvino): rtn or gptq. "
-            "Language models' checkpoints (hf-gptq, vllm, gguf, …): rtn, gptq or awq. All but rtn learn from "
-            "--calibration data. Default: rtn.",
+            "Language models' checkpoints (hf-gptq, vllm, gguf, …): rtn, gptq or awq; int8-dynamic (vllm): "
+            "rtn or smoothquant. All but rtn learn from --calibration data. Default: rtn.",
         ),
     ] = None,
     damping: Annotated[

@@ -79,11 +79,14 @@ def _file_table(manifest: Manifest) -> Table:
 
 def _diagnosis_table(found: Diagnosis) -> Table:
     """The layers that quantizing has cost most, and which of them are worth 8 bits."""
-    table = _table("layer", "output error", "outliers", "worth 8 bits")
+    smoothed = any(layer.smoothing is not None for layer in found.layers)
+    table = _table("layer", "output error", "outliers", "worth 8 bits", *(("smoothing",) if smoothed else ()))
     worth = {override.rpartition("=")[0]: override for override in found.overrides}
     for layer in sorted(found.layers, key=lambda layer: -layer.error)[:LAYERS_SHOWN]:
         advice = f"--override '{worth[layer.layer]}'" if layer.layer in worth else ""
-        table.add_row(layer.layer, f"{100 * layer.error:.3g} %", f"x {layer.outliers:.1f}", advice)
+        strength = "" if layer.smoothing is None else f"{layer.smoothing:g}"
+        cells = (layer.layer, f"{100 * layer.error:.3g} %", f"x {layer.outliers:.1f}", advice, strength)
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 

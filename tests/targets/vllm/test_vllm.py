@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeq.compiler.weights.spec import WeightSpec
-from edgeq.errors import EdgeqError, TargetError, UsageError
+from edgeq.errors import EdgeqError, TargetError
 from edgeq.targets.language.stored import StoredFolder
 from edgeq.targets.language.torch_arrays import tensor_of
 from edgeq.targets.vllm.library import _scheme
@@ -102,7 +102,5 @@ def test_tied_embeddings(tmp_path: Path) -> None:
 
 
 def test_refusals(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        compiled(model, tmp_path / "a", "vllm", "int8-dynamic", weight_method="gptq")
     with pytest.raises(EdgeqError):
         compiled(model, tmp_path / "a", "vllm", "int2-weight")
