@@ -14,6 +14,7 @@ from edgeq.compiler.weights.spec import Floats
 from edgeq.errors import TargetError
 from edgeq.machine import usable_cores
 from edgeq.targets.gguf.llama import library, silence
+from edgeq.targets.gguf.native_errors import native_errors
 from edgeq.targets.gguf.types import FileType
 
 
@@ -44,11 +45,11 @@ def requantize(
     overrides = _overrides(lib, types)
     parameters.imatrix = matrix
     parameters.tt_overrides = overrides
-    with silence() as errors:
+    with silence() as errors, native_errors() as said:
         status = lib.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(parameters))
     if status != 0:
-        said = errors[0] if errors else f"status {status}"
-        raise TargetError(f"llama.cpp cannot make {file_type.name}: {said}.", fix="Choose another -O type.")
+        why = "; ".join(dict.fromkeys([*errors[:1], *said[:1]])) or f"status {status}"
+        raise TargetError(f"llama.cpp cannot make {file_type.name}: {why}.", fix="Choose another -O type.")
 
 
 def _matrix(lib: Any, importance: Mapping[str, Floats]) -> Any:

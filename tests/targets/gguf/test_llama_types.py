@@ -5,18 +5,22 @@ llama-cpp-python is compiled from source, so the extra ``dev`` has it not: witho
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from edgeq.calibration.types import Array
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.recipe import Override
-from edgeq.errors import DataError
+from edgeq.errors import DataError, TargetError
 from edgeq.targets.gguf.importance import collect_importance
 from edgeq.targets.gguf.read import GgufFile
-from tests.support.gguf_models import compile_gguf, tiny_llama, token_ids
+from edgeq.targets.gguf.requantize import requantize
+from edgeq.targets.gguf.types import FILE_TYPES
+from tests.support.gguf_models import compile_gguf, float_file, tiny_llama, token_ids
 
 pytest.importorskip("llama_cpp")
 
@@ -47,6 +51,27 @@ def test_an_importance_matrix_moves_the_rounding(source: Path, text: Path, tmp_p
     wanted = Checkpoint(source).float32("model.layers.1.mlp.up_proj.weight")
     errors = [_weighed_error(file.float32(name), wanted, importance) for file in files]
     assert errors[1] < errors[0]
+
+
+def test_what_llama_refuses_is_said_in_the_error_alone(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ggml writes some of its errors to C's stderr, past llama.cpp's log."""
+    model = tmp_path / "model"
+    shutil.copytree(source, model)
+    tensors = {
+        name: value.astype(np.float32) for name, value in load_file(model / "model.safetensors").items()
+    }
+    tensors["model.layers.0.mlp.down_proj.weight"][0, 0] = 1e30
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    floats = tmp_path / "floats.gguf"
+    float_file(model, floats)
+    capfd.readouterr()
+    with pytest.raises(
+        TargetError, match=r"cannot make q3_k_m: .*validation failed; .*found inf value at block"
+    ):
+        requantize(floats, tmp_path / "made.gguf", FILE_TYPES["q3_k_m"], {}, {}, threads=1)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_importance_is_the_mean_square_of_what_layers_read(source: Path, text: Path) -> None:
