@@ -70,7 +70,7 @@ def _refuse_samples(recipe: Recipe, target: str) -> None:
     raise UsageError(
         f"The option calibration_samples = {recipe.calibration_samples} has no effect on target {target!r} "
         f"with scheme {recipe.scheme!r}: weights are rounded to nearest.",
-        fix="Leave it out; of language models the methods gptq, awq and smoothquant read it.",
+        fix="Leave it out; methods that learn from data read it, such as gptq.",
     )
 
 

@@ -15,6 +15,7 @@ import edgeq
 from edgeq.calibration.types import Array
 from edgeq.compiler.model import Model
 from edgeq.compiler.quantize.blocks import dequantize, quantize_blocks
+from edgeq.compiler.quantize.dispatch import check_recipe
 from edgeq.compiler.quantize.int4_weight import quantize_int4_weight
 from edgeq.compiler.quantize.learned_blocks import Data, find_products, learn_blocks
 from edgeq.compiler.quantize.result import Quantized
@@ -25,7 +26,7 @@ from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.output_error import output_energy
 from edgeq.compiler.weights.spec import Floats, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
-from edgeq.errors import DataError, TargetError
+from edgeq.errors import DataError, EdgeqError, TargetError
 from edgeq.progress import SilentProgress
 from edgeq.targets.openvino.capabilities import CAPABILITIES as OPENVINO
 from tests.support.calibration_models import ArraysInMemory
@@ -375,3 +376,30 @@ def test_no_data_is_one_sentence(network: Path, tmp_path: Path) -> None:
             network / "model.onnx", target="onnxruntime", recipe=recipe(), output=tmp_path, bench=None
         )
     assert str(error.value).startswith("The method 'gptq' needs calibration data and none was given.")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"weight_method": "awq"},
+            "Target 'openvino' does not round the weights of a graph by the method 'awq'. It takes: rtn, "
+            "gptq. The others are of targets that store the checkpoints of language models, such as "
+            "onnxruntime-genai.",
+        ),
+        (
+            {"scheme": "int8-weight"},
+            "The option weight_method = gptq has no effect on target 'openvino' with scheme 'int8-weight': "
+            "only int4-weight reads it. Leave it out.",
+        ),
+        (
+            {"block_size": -1},
+            "Target 'openvino' has no weights with one scale per output channel in blocks. Give another "
+            "block size, or leave it out.",
+        ),
+    ],
+)
+def test_what_graphs_do_not_take_is_one_sentence(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(EdgeqError) as error:
+        check_recipe(recipe(**fields), OPENVINO)
+    assert " ".join(str(error.value).split()) == said
