@@ -41,16 +41,18 @@ def smoothing_scales(
     sizes = relative_sizes(_largest(np.max([np.abs(w).max(axis=0) for w in weights], axis=0), shared))
     search = _Search([searched_rows(w) for w in weights], [len(w) for w in weights], statistics, specs, rules)
 
-    def tried(strength: float) -> tuple[float, Scaling]:
-        scales = centred(inputs**strength / sizes ** (1 - strength))
-        return search.loss(scales), Scaling(scales, strength)
+    def scales_of(strength: float) -> Floats:
+        return centred(inputs**strength / sizes ** (1 - strength))
 
-    none = Scaling(np.ones(len(inputs), np.float32), 0.0)
-    least, best = min(map(tried, _STRENGTHS), key=_loss_of)
-    if not least < search.loss(none.scales) * (1 - WORTH):
-        return none
-    around = [round(best.strength + step, 2) for step in (-_REFINEMENT, _REFINEMENT)]
-    return min([(least, best), *map(tried, around)], key=_loss_of)[1]
+    losses = {strength: search.loss(scales_of(strength)) for strength in _STRENGTHS}
+    best = min(losses, key=lambda strength: losses[strength])
+    ones = np.ones(len(inputs), np.float32)
+    if not losses[best] < search.loss(ones) * (1 - WORTH):
+        return Scaling(ones, 0.0)
+    for strength in (round(best - _REFINEMENT, 2), round(best + _REFINEMENT, 2)):
+        losses[strength] = search.loss(scales_of(strength))
+    best = min(losses, key=lambda strength: losses[strength])
+    return Scaling(scales_of(best), best)
 
 
 def integer_error(weight: Floats, quantized: QuantizedWeight, statistics: InputStatistics) -> float:
@@ -84,10 +86,6 @@ class _Search:
             values = quantize_rtn(rows * scales, spec, self.rules).dequantize()
             total += _energy(inputs @ rows.T - rounded @ values.T) * outputs / len(rows)
         return total
-
-
-def _loss_of(found: tuple[float, Scaling]) -> float:
-    return found[0]
 
 
 def _largest(sizes: Floats, shared: npt.NDArray[np.int64] | None) -> Floats:

@@ -251,7 +251,7 @@ def _diagnosis(found: Diagnosis | None) -> Html | None:
     if found.overrides:
         advice = "Worth 8 bits, the best first: " + " ".join(f"--override '{o}'" for o in found.overrides)
     rows = [_layer_row(layer) for layer in sorted(found.layers, key=lambda layer: -layer.error)]
-    head = ("layer", "precision", "error", "outliers", "gain")
+    head: tuple[str, ...] = ("layer", "precision", "error", "outliers", "gain")
     if any(layer.smoothing is not None for layer in found.layers):
         head = (*head, "smoothing")
         explained = el("div", explained, el("p", _SMOOTHING, class_="soft"))

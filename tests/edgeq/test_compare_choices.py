@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.candidates import Candidate
 from edgeq.compiler.recipe import Override, Recipe
 from edgeq.errors import UsageError
 from edgeq.language.choices import Axes, choose, text_names
+from edgeq.language.table import _NAMES
 from edgeq.targets.registry import get_target
 
 BOTH = ("hf-gptq", "vllm")
@@ -72,6 +74,40 @@ def test_fields_go_to_the_recipes_that_read_them() -> None:
     assert gptq.recipe is not None
     assert (rtn.recipe.symmetric_weights, rtn.recipe.calibration_samples) == (False, 300)
     assert (gptq.recipe.symmetric_weights, gptq.recipe.calibration_samples) == (False, 7)
+
+
+def test_w8a8_has_its_own_bits_and_scales() -> None:
+    fields = {"calibration_samples": 7, "symmetric_weights": False, "damping": 0.1}
+    choices = choose(Axes(("rtn", "smoothquant"), BOTH, calibrations=("books",)), fields)
+    assert [c.suffix for c in choices.candidates if c.target == "vllm"] == [
+        "rtn-4bit-g128-vllm",
+        "smoothquant-8bit-channel-vllm",
+    ]
+    found = choices.candidates[-1]
+    wanted = Recipe(scheme="int8-dynamic", weight_method="smoothquant", calibration_samples=7)
+    assert (found.recipe, found.calibration) == (wanted, "books")
+    assert choices.left_out == {"hf-gptq stores no W8A8": 1}
+    assert columns_of(found) == ("smoothquant", "8", "channel")
+
+
+def columns_of(candidate: Candidate) -> tuple[str, ...]:
+    return tuple(_NAMES[title](candidate) for title in ("method", "bits", "group"))
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        (Axes(("smoothquant",), ("vllm",), (4,)), "smoothquant has 8 bits"),
+        (
+            Axes(("smoothquant",), ("vllm",), block_sizes=(32,)),
+            "smoothquant has no groups: a scale per output channel",
+        ),
+    ],
+)
+def test_w8a8_in_vain(axes: Axes, said: str) -> None:
+    choices = choose(axes, {})
+    assert choices.candidates == ()
+    assert [why for _, why in choices.refused] == [said]
 
 
 def test_types_that_llama_cpp_makes_read_the_text() -> None:

@@ -18,10 +18,28 @@ from edgeq.language.engines import FORMATS
 from edgeq.targets.base import Capabilities, WeightRules
 from edgeq.targets.registry import get_target
 
-Method = Literal["rtn", "gptq", "awq", "nf4"]
+Method = Literal["rtn", "gptq", "awq", "nf4", "smoothquant"]
+# What is compared where no method is named; W8A8 by SmoothQuant, of vllm alone, must be.
 METHODS: tuple[Method, ...] = ("rtn", "gptq", "awq", "nf4")
+KNOWN: tuple[Method, ...] = (*METHODS, "smoothquant")
 SCHEMES: Mapping[int, Scheme] = {8: "int8-weight", 4: "int4-weight", 3: "int3-weight", 2: "int2-weight"}
 DEFAULT_BITS = 4
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """A method that has one scheme, ``what`` a format stores of it in words."""
+
+    scheme: Scheme
+    bits: int
+    what: str
+    block_size: int | None = None
+
+
+_FIXED: Mapping[str, _Fixed] = {
+    "nf4": _Fixed("nf4-weight", 4, "NF4 weights"),
+    "smoothquant": _Fixed("int8-dynamic", 8, "W8A8", PER_CHANNEL),
+}
 # Types of GGUF files that llama.cpp makes by itself, from the scheme that they belong to.
 TYPED = "gguf"
 
@@ -94,7 +112,8 @@ class _Combination:
 
     @property
     def scheme(self) -> Scheme:
-        return "nf4-weight" if self.method == "nf4" else SCHEMES[self.bits]
+        fixed = _FIXED.get(self.method)
+        return SCHEMES[self.bits] if fixed is None else fixed.scheme
 
     @property
     def parts(self) -> list[str]:
@@ -113,29 +132,42 @@ class _Combination:
 
     def why_not(self) -> str:
         """Why the format cannot store it; empty: it can."""
-        rules = self.rules
-        if self.method == "nf4" and self.bits != DEFAULT_BITS:
-            return "nf4 has 4 bits"
-        if self.method == "nf4" and self.scheme not in self.schemes:
-            return f"{self.format} stores no NF4 weights"
-        if self.method != "nf4" and (self.scheme not in self.schemes or self.bits not in rules.bits):
+        rules, fixed = self.rules, _FIXED.get(self.method)
+        if fixed is not None:
+            return self._why_not_fixed(fixed) or self._why_no_groups()
+        if self.scheme not in self.schemes or self.bits not in rules.bits:
             can = _listed(bits for bits in rules.bits if SCHEMES.get(bits) in self.schemes)
             return f"{self.format} stores weights of {can} bits" if can else f"{self.format} stores NF4 alone"
-        if self.method != "nf4" and self.method not in rules.methods:
+        if self.method not in rules.methods:
             return f"{self.format} does not take {self.method}"
-        if self.block_size not in rules.group_sizes:
-            return f"{self.format} has groups of {_listed(map(_group, rules.group_sizes))}"
+        return self._why_no_groups()
+
+    def _why_not_fixed(self, fixed: _Fixed) -> str:
+        if self.bits != fixed.bits:
+            return f"{self.method} has {fixed.bits} bits"
+        if self.scheme not in self.schemes:
+            return f"{self.format} stores no {fixed.what}"
+        if fixed.block_size not in (None, self.block_size):
+            return f"{self.method} has no groups: a scale per output channel"
         return ""
+
+    def _why_no_groups(self) -> str:
+        sizes = self.rules.group_sizes
+        return (
+            "" if self.block_size in sizes else f"{self.format} has groups of {_listed(map(_group, sizes))}"
+        )
 
 
 def _combinations(axes: Axes) -> Iterator[_Combination]:
     for name in axes.formats or ready_formats():
         capabilities = get_target(name).capabilities()
         rules = _rules(name, capabilities)
-        for method, bits, block in product(
-            axes.methods or METHODS, axes.bits or (DEFAULT_BITS,), axes.block_sizes or (rules.group_size,)
-        ):
-            yield _Combination(method, bits, block, name, rules, capabilities.schemes)
+        for method in axes.methods or METHODS:
+            fixed = _FIXED.get(method)
+            width = DEFAULT_BITS if fixed is None else fixed.bits
+            size = rules.group_size if fixed is None or fixed.block_size is None else fixed.block_size
+            for bits, block in product(axes.bits or (width,), axes.block_sizes or (size,)):
+                yield _Combination(method, bits, block, name, rules, capabilities.schemes)
 
 
 def ready_formats() -> tuple[str, ...]:
@@ -155,7 +187,9 @@ def _rows(one: _Combination, axes: Axes, fields: Mapping[str, object]) -> Iterat
 
 
 def _recipe(one: _Combination, fields: Mapping[str, object]) -> Recipe:
-    own: dict[str, object] = {"scheme": one.scheme, "block_size": one.block_size}
+    own: dict[str, object] = {"scheme": one.scheme}
+    if one.scheme != "int8-dynamic":
+        own["block_size"] = one.block_size
     if one.method != "nf4":
         own["weight_method"] = cast(WeightMethod, one.method)
     read = {key: value for key, value in fields.items() if key in _READ_BY[one.method]}
@@ -167,6 +201,7 @@ _READ_BY: Mapping[str, frozenset[str]] = {
     "gptq": frozenset({"symmetric_weights", "overrides", "calibration_samples", "damping", "act_order"}),
     "awq": frozenset({"symmetric_weights", "overrides", "calibration_samples"}),
     "nf4": frozenset({"overrides"}),
+    "smoothquant": frozenset({"overrides", "calibration_samples"}),
 }
 
 
@@ -227,9 +262,9 @@ def _rules(name: str, capabilities: Capabilities) -> WeightRules:
 
 
 def _check(axes: Axes) -> None:
-    unknown = [name for name in axes.methods if name not in METHODS]
+    unknown = [name for name in axes.methods if name not in KNOWN]
     if unknown:
-        raise UsageError(f"Unknown method {unknown[0]!r}.", fix=f"Choose of: {', '.join(METHODS)}.")
+        raise UsageError(f"Unknown method {unknown[0]!r}.", fix=f"Choose of: {', '.join(KNOWN)}.")
     strange = [bits for bits in axes.bits if bits not in SCHEMES]
     if strange:
         raise UsageError(f"There are no weights of {strange[0]} bits.", fix=f"Choose of: {_listed(SCHEMES)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from edgeq.benchmarks.measurement import Measurement
+from edgeq.benchmarks.tasks.names import PREFIX, is_task_metric
 from edgeq.benchmarks.units import difference_number, format_difference, format_value
 from edgeq.candidates import Candidate
 from edgeq.comparison import Row
@@ -14,7 +15,7 @@ from edgeq.language.choices import SCHEMES
 from edgeq.language.comparison import LanguageComparison
 from edgeq.language.measures import FIRST_TOKEN, GENERATION, PERPLEXITY, PROMPT, engine_runs
 
-BITS = {scheme: str(bits) for bits, scheme in SCHEMES.items()} | {"nf4-weight": "4"}
+BITS = {scheme: str(bits) for bits, scheme in SCHEMES.items()} | {"nf4-weight": "4", "int8-dynamic": "8"}
 # Columns of words; the others are numbers, which are aligned to the right.
 WORDS = ("method", "bits", "group", "format", "calibration", "budgets", "front")
 
@@ -50,6 +51,8 @@ def _bits(candidate: Candidate) -> str:
 
 
 def _group(candidate: Candidate) -> str:
+    if candidate.recipe is not None and candidate.recipe.scheme == "int8-dynamic":
+        return "channel"
     size = None if candidate.recipe is None else candidate.recipe.block_size
     return "" if size is None else "channel" if size == PER_CHANNEL else str(size)
 
@@ -105,14 +108,17 @@ def _pace(row: Row) -> str:
 
 
 def _also(comparison: LanguageComparison) -> list[str]:
-    """What budgets name beyond the usual columns."""
+    """Beyond the usual columns: what budgets name, and the results of tasks."""
     shown = {PERPLEXITY, *_COSTS_FIRST, *_OTHERS}
-    judged = [v.metric for row in comparison.rows if row.result is not None for v in row.result.verdicts]
-    return [name for name in dict.fromkeys(judged) if name not in shown]
+    results = [row.result for row in comparison.rows if row.result is not None]
+    judged = [verdict.metric for found in results for verdict in found.verdicts]
+    tasks = [name for found in results for name in found.measurements if is_task_metric(name)]
+    return [name for name in dict.fromkeys([*judged, *tasks]) if name not in shown]
 
 
 def _budgeted(rows: Sequence[Row], metric: str) -> Column:
-    return _measured(rows, metric, metric.replace("_", " "))
+    title = metric.removeprefix(PREFIX) if is_task_metric(metric) else metric.replace("_", " ")
+    return _measured(rows, metric, title)
 
 
 def _runs_in(comparison: LanguageComparison, row: Row) -> str:
