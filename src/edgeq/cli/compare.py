@@ -49,7 +49,8 @@ def compare(
             "--methods",
             metavar="LIST",
             rich_help_panel=QUANTIZATION,
-            help="Of rtn, gptq, awq, nf4, by commas. Default: all (gptq and awq with --calibration).",
+            help="Of rtn, gptq, awq, nf4 and smoothquant (W8A8), by commas. Default: the first four (gptq "
+            "and awq with --calibration).",
         ),
     ] = None,
     formats: Annotated[
