@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,31 @@ def read_task(path: Path) -> TaskFile:
     if "custom_dataset" in content:
         return TaskFile(name, path, kwargs)
     return TaskFile(name, path, _local(path, content.get("dataset_path"), kwargs))
+
+
+def tasks_sha256(paths: Iterable[Path]) -> str:
+    """The hash of tasks, their data, and the Python beside them, whose functions they may name.
+
+    Raises:
+        EdgeqError: see :func:`read_task`.
+    """
+    found = hashlib.sha256()
+    for path in paths:
+        task = read_task(path)
+        content = json.dumps([_content(path, seen=()), task.dataset], sort_keys=True, default=str)
+        found.update(content.encode())
+        for file in (*_files(task.dataset.get("data_files")), *sorted(path.parent.glob("*.py"))):
+            found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def _files(named: object) -> Iterator[Path]:
+    """The data files that :func:`_absolute` has found."""
+    if isinstance(named, str):
+        yield Path(named)
+    elif isinstance(named, (Mapping, list)):
+        for inner in named.values() if isinstance(named, Mapping) else named:
+            yield from _files(inner)
 
 
 def _content(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

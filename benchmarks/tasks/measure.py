@@ -16,6 +16,7 @@ import numpy as np
 from edgeq.benchmarks.measurement import Measurement
 from edgeq.benchmarks.metrics.base import Scores
 from edgeq.benchmarks.metrics.compare import RESAMPLES, TAIL, newcombe_interval
+from edgeq.benchmarks.tasks.bare import without_environment
 from edgeq.benchmarks.tasks.files import TaskFile
 from edgeq.benchmarks.tasks.names import direction_of, task_metric, unit_of
 from edgeq.benchmarks.tasks.offline import offline
@@ -80,7 +81,7 @@ def _loaded(task: TaskFile) -> Iterator[Any]:
 
 
 def _answers(runner: Runner, task: TaskFile, loaded: Any, folder: Path, progress: Progress) -> _Answers:
-    with progress.task(f"Task {task.name}", None) as advance, _lm_eval(task):
+    with progress.task(f"Task {task.name}", None) as advance, _lm_eval(task), without_environment():
         from lm_eval import simple_evaluate
         from lm_eval.tasks import TaskManager
 

@@ -85,7 +85,7 @@ def _beyond(value: float, kind: str) -> bool:
 
 
 def _too_large(name: str, value: float, kind: Any, target: str, rules: WeightRules) -> TargetError:
-    limits = ml_dtypes.finfo(kind)
+    limits = ml_dtypes.finfo(kind)  # type: ignore[no-untyped-call]  # ml_dtypes is not typed here
     fix = f"Keep it in float: --override '{name.removesuffix('.weight')}=fp16'."
     if rules.half_floats:
         fix = "Save the model in bfloat16 first: model.to(torch.bfloat16).save_pretrained(folder)."

@@ -132,12 +132,21 @@ class Proof:
             found,
             judge(self.budgets, found),
             machine=this_machine(),
-            options={**options.to_json(), "threads": self.threads},
+            options=self.described(options),
             evaluation=evaluation,
             runner=target.runner_kind(),
             compiling=compiling,
         )
         return manifest.model_copy(update={"measured": section})
+
+    def described(self, options: BenchOptions) -> dict[str, Any]:
+        """How it is measured, with a hash of the tasks: their files may change in place."""
+        found = {**options.to_json(), "threads": self.threads}
+        if not options.tasks:
+            return found
+        from edgeq.benchmarks.tasks.files import tasks_sha256
+
+        return {**found, "tasks_sha256": tasks_sha256(map(Path, options.tasks))}
 
     def possible(self, target: Target) -> tuple[BenchOptions, list[str]]:
         """The options without the parts that this machine cannot measure, and the sentence that says so."""

@@ -14,7 +14,7 @@ import edgeq
 from edgeq.benchmarks.budgets import parse_budget, parse_budgets
 from edgeq.benchmarks.harness import BenchOptions, Subject, measure
 from edgeq.benchmarks.measurement import Measurements
-from edgeq.benchmarks.tasks.files import read_task
+from edgeq.benchmarks.tasks.files import read_task, tasks_sha256
 from edgeq.benchmarks.tasks.offline import offline
 from edgeq.benchmarks.verdicts import judge
 from edgeq.errors import ConfigError, DataError, EdgeqError, MissingExtraError, UsageError
@@ -121,6 +121,17 @@ def lm_evals_own(folder: Path, path: Path) -> dict[str, Any]:
             os.chdir(before)
     found: dict[str, Any] = result["results"][path.stem]
     return found
+
+
+def test_the_hash_of_tasks_is_of_their_data_too(tmp_path: Path) -> None:
+    path = task(tmp_path)
+    before = tasks_sha256([path])
+    assert tasks_sha256([path]) == before
+    (tmp_path / "questions.jsonl").write_text(json.dumps(QUESTIONS[0]), encoding="utf-8")
+    other_data = tasks_sha256([path])
+    (tmp_path / "functions.py").write_text("", encoding="utf-8")
+    found = {before, other_data, tasks_sha256([path]), tasks_sha256([task(tmp_path, doc_to_text="{{q}}?")])}
+    assert len(found) == 4
 
 
 def test_the_same_numbers_as_lm_evals_own_model(

@@ -155,3 +155,33 @@ def test_pages_of_somebody_else_are_not_replaced(work: Path) -> None:
     run = edgeq(work, *COMMON[:-1], os.fspath(folder / "m"), "--methods", "rtn")
     assert run.exit_code == 2
     assert "is no page of edgeq compare" in run.stderr
+
+
+def test_tasks_of_lm_eval_are_columns_and_budgets(work: Path) -> None:
+    pytest.importorskip("lm_eval")
+    question = {"q": "The band plays on in the", "choices": ["square", "sea"], "gold": 0}
+    (work / "questions.jsonl").write_text(json.dumps(question), encoding="utf-8")
+    task = {
+        "task": "band", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "questions.jsonl"}},
+        "test_split": "test", "doc_to_text": "{{q}}", "doc_to_target": "gold", "doc_to_choice": "choices",
+        "output_type": "multiple_choice", "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+    }  # fmt: skip
+    (work / "band.yaml").write_text(json.dumps(task), encoding="utf-8")
+    run = edgeq(
+        work, *COMMON[:-1], "out/tasks", "--methods", "rtn", "--formats", "hf-gptq", "--metric", "perplexity",
+        "--lm-eval-tasks", "band.yaml", "-b", "lm_eval/band/acc >= 0", "--json", "--quiet",
+    )  # fmt: skip
+    assert (run.exit_code, run.stderr) == (0, ""), run.stdout
+    (row,) = json.loads(run.stdout)["rows"]
+    found = {metric["metric"]: metric["value"] for metric in row["measured"]["metrics"]}
+    assert found["lm_eval/band/acc"] in (0, 1)
+    assert row["passed"]
+    page = (work / "out" / "tasks-comparison.html").read_text(encoding="utf-8")
+    table = (work / "out" / "tasks-comparison.md").read_text(encoding="utf-8")
+    for title in ("band/acc", "band/acc_norm"):
+        assert title in page
+        assert title in table
+
+    refused = edgeq(work, *COMMON, "--lm-eval-tasks", "band.yaml", "-b", "lm_eval/other/acc >= 1%")
+    assert refused.exit_code == 2
+    assert "is of a task that is not given" in refused.stderr

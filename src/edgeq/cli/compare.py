@@ -17,6 +17,7 @@ from edgeq.cli.options import (
     MeasureOption,
     MetricOption,
     QuickFlag,
+    TasksOption,
     ThreadsOption,
     bench_options_from,
     data_options_from,
@@ -146,6 +147,7 @@ def compare(
     threads: ThreadsOption = None,
     quick: QuickFlag = False,
     measure: MeasureOption = None,
+    lm_eval_tasks: TasksOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -206,7 +208,7 @@ def compare(
                 output=output,
                 force=force,
                 threads=threads,
-                bench=_bench(quick, measure),
+                bench=_bench(quick, measure, lm_eval_tasks),
                 progress=progress,
             )
         terminal.show(language_view(found, terminal.said, debug=terminal.debug))
@@ -215,12 +217,12 @@ def compare(
             raise typer.Exit(found.exit_code)
 
 
-def _bench(quick: bool, parts: list[str] | None) -> Any:
+def _bench(quick: bool, parts: list[str] | None, tasks: list[Path] | None) -> Any:
     from dataclasses import replace
 
     from edgeq.language.measures import default_parts
 
-    options = bench_options_from(quick, parts)
+    options = bench_options_from(quick, parts, tasks)
     return options if parts else replace(options, parts=default_parts())
 
 

@@ -36,7 +36,7 @@ def measured_again(manifest: Manifest, proof: Proof) -> Manifest | None:
     if found is None:
         return None
     evaluation = None if proof.evaluation is None else proof.evaluation.describe()
-    wanted = {**proof.options.to_json(), "threads": proof.threads}
+    wanted = proof.described(proof.options)
     if (found.options, found.evaluation, found.machine) != (wanted, evaluation, this_machine()):
         return None
     measurements = found.as_measurements()
