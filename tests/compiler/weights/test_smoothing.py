@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.compiler.weights.folding import Fold, apply_fold, storable_scales
 from edgeq.compiler.weights.grid import GridRules
 from edgeq.compiler.weights.rtn import quantize_rtn
 from edgeq.compiler.weights.sampling import RowSample
@@ -96,3 +100,22 @@ def test_samples_are_spread_over_all_inputs() -> None:
     assert len(sample.rows) == 200
     counts = np.histogram(sample.rows[:, 0], bins=4, range=(0, 4000))[0]
     assert counts.min() > 25
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_divided_norms_are_exact_in_their_type(dtype: Any) -> None:
+    generator = np.random.default_rng(0)
+    with torch.inference_mode():
+        layer = torch.nn.ModuleDict({"norm": torch.nn.RMSNorm(64), "reader": torch.nn.Linear(64, 8)})
+        layer["norm"].weight.copy_(torch.from_numpy(generator.uniform(0.5, 2, 64).astype(np.float32)))
+        layer["norm"].weight[7] = 0
+        wanted = np.exp(generator.standard_normal(64)).astype(np.float32)
+        fold = Fold("norm", ("reader",))
+        scales = storable_scales(layer, fold, wanted, np.dtype(dtype))
+        np.testing.assert_allclose(scales, wanted, rtol=2**-8)
+        x = torch.from_numpy(generator.standard_normal((5, 64)).astype(np.float32))
+        before = layer["reader"](layer["norm"](x))
+        apply_fold(layer, fold, scales)
+        stored = layer["norm"].weight.numpy().astype(dtype).astype(np.float32)
+        layer["norm"].weight.copy_(torch.from_numpy(stored))
+        torch.testing.assert_close(layer["reader"](layer["norm"](x)), before, rtol=1e-5, atol=1e-5)
