@@ -55,13 +55,17 @@ def plan_weights(layers: list[LinearLayer], recipe: Recipe, rules: WeightRules) 
     wishes = resolve_overrides(layers, recipe.overrides)
     check_precisions(wishes, recipe.scheme, allowed_precisions(recipe.scheme, rules))
     plan, specs = Plan(), {}
+    narrowed: dict[str, None] = {}
     for layer in layers:
         default = _PRECISIONS.get(recipe.scheme, "fp16")
         wish, pattern = wishes.get(layer.name, (None, ""))
         node, spec = _planned(layer, wish or default, recipe, rules, pattern if wish else "")
         plan.nodes[layer.name] = node
+        if wish == "fp32" and node.precision == "fp16":
+            narrowed[pattern] = None
         if spec is not None:
             specs[layer.name] = spec
+    plan.notes += [f"{pattern}=fp32: stored in 16 bits, as the format stores floats." for pattern in narrowed]
     if recipe.scheme in _PRECISIONS and not specs:
         raise TargetError(
             f"No layer of the model can have {recipe.scheme} weights: {_why_none(plan)}.",

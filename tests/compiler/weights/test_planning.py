@@ -157,3 +157,11 @@ def test_layers_that_engines_join_are_refused_before_any_work() -> None:
     assert len(plan_weights(layers, wish, RULES).specs) == 3
     with pytest.raises(TargetError, match="they would not be stored alike"):
         plan_weights(layers, wish, replace(RULES, joined_alike=True))
+
+
+def test_floats_of_32_bits_that_the_format_has_not_are_noted() -> None:
+    asked = recipe(overrides=[Override(match="layers.0.[no]*", precision="fp32")])
+    found = plan_weights(LAYERS, asked, RULES).plan
+    assert found.notes == ["layers.0.[no]*=fp32: stored in 16 bits, as the format stores floats."]
+    assert found.nodes["layers.0.odd"].precision == "fp16"
+    assert plan_weights(LAYERS, recipe(), RULES).plan.notes == []
