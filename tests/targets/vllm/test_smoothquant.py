@@ -161,8 +161,8 @@ def test_biases_are_divided_too(tmp_path: Path) -> None:
             {"calibration_samples": 8},
             UsageError,
             "The option calibration_samples = 8 has no effect on target 'vllm' with scheme 'int8-dynamic': "
-            "weights are rounded to nearest. Leave it out; of language models the methods gptq, awq and "
-            "smoothquant read it.",
+            "weights are rounded to nearest. Leave it out; methods that learn from data read it, such as "
+            "gptq.",
         ),
     ],
 )
