@@ -26,7 +26,7 @@ _CHARTED = ("size", "latency_p50", "latency_p99", "load_time", "peak_memory")
 _NODES_SHOWN = 40
 _SMOOTHING = (
     "Smoothing: SmoothQuant's migration strength in what the layer reads; 0: none helped, empty: nothing "
-    "before the layer can be divided."
+    "before the layer can be divided. Outliers are those that it has left."
 )
 
 
