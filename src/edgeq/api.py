@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from edgeq.artefact import artefact_folder
+from edgeq.artefact import artefact_folder, check_writable
 from edgeq.benchmarks.budgets import Budget, parse_budget
 from edgeq.benchmarks.options import BenchOptions
 from edgeq.building import Material, Order, SourceSpec, build, check_start, make_order
@@ -153,6 +153,7 @@ def bench(
     place = Path(folder)
     manifest = Manifest.read(place)
     verify_files(manifest, place)
+    check_writable(place)
     gate = parsed_budgets(budgets, options)
     chosen = get_target(manifest.target)
     require_ready(chosen)

@@ -115,6 +115,21 @@ def _make_temporary(path: Path) -> tuple[Path, int]:
         ) from error
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse an artefact whose manifest and report cannot be replaced, before minutes of measuring.
+
+    Raises:
+        UsageError: naming what cannot be written.
+    """
+    for path in (folder, folder / REPORT_FILE):
+        effective = os.access in os.supports_effective_ids
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=effective):
+            raise UsageError(
+                f"{path} cannot be written, and what is measured is kept there.",
+                fix="Measure a copy of the artefact, or change the permissions.",
+            )
+
+
 def _lock(folder: Path) -> int:
     """Lock ``folder`` until the descriptor is closed or the process ends, however it ends.
 

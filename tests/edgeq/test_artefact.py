@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from edgeq.artefact import WORK, artefact_folder, check_output
+from edgeq.artefact import WORK, artefact_folder, check_output, check_writable
 from edgeq.errors import DataError, OutputExistsError, TargetError, UsageError
 from tests.support.cli import hear_interrupts
 from tests.support.manifests import write_artefact
@@ -216,6 +218,29 @@ def test_a_full_disk_says_what_a_run_has_left_to_go_on_with(tmp_path: Path) -> N
         caught.value.what
     )
     assert kept.is_file()
+
+
+@pytest.mark.parametrize("name", ["", "report.html"])
+def test_what_cannot_be_written_is_refused_before_measuring(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        (path / "report.html").write_text("")
+        (path / "report.html").chmod(0o666)
+        check_writable(path)
+        (path / name).chmod(0o555)
+        root = os.geteuid() == 0
+        if root:  # whom permissions do not bind
+            os.seteuid(65534)
+        try:
+            with pytest.raises(
+                UsageError, match=f"{re.escape(str(path / name))} cannot be written, and what"
+            ):
+                check_writable(path)
+        finally:
+            if root:
+                os.seteuid(0)
+            path.chmod(0o777)
 
 
 def test_other_errors_of_the_system_are_not_renamed(tmp_path: Path) -> None:
