@@ -111,7 +111,7 @@ class _Run:
     def _resumed(self, batches: list[Ids]) -> HiddenStates:
         """What the first layer that is not finished reads; without it everything starts anew."""
         states = self._states(batches, self._finished())
-        if self._finished() and not (states.complete or self.store.has(HEAD)):
+        if self._finished() and self._to_be_read(self._finished()) and not states.complete:
             self.store.clear()
             states = self._states(batches, 0)
         # A run that was killed right behind a layer has left what that layer read.
@@ -134,6 +134,11 @@ class _Run:
         depth = self.decoder.depth
         return next((i for i in range(depth) if not self.store.has(self.decoder.unit(i))), depth)
 
+    def _to_be_read(self, index: int) -> bool:
+        """Whether a layer or a head that is still to be quantized reads what ``index`` layers return."""
+        quantized_head = self.decoder.head in self.specs and not self.store.has(HEAD)
+        return index < self.decoder.depth or quantized_head
+
     def _layer(self, index: int, batches: list[Ids], states: HiddenStates) -> HiddenStates:
         unit = self.decoder.unit(index)
         calls = self.decoder.calls(index, batches, self.store.float32, self._rows)
@@ -141,7 +146,8 @@ class _Run:
         results = self._states(batches, index + 1)
         with self.decoder.loaded(unit, self.store.checkpoint.float32):
             found = quantize_layer(job)
-            results.write(job.outputs())
+            if self._to_be_read(index + 1):
+                results.write(job.outputs())
         self.store.write(unit, found.weights, found.rewritten, found.record)
         states.remove()
         return results
