@@ -54,9 +54,10 @@ class Judge:
         self.windows = torch.tensor(_windows(ids[:JUDGED]))
         self.others = torch.tensor(_windows(_tokens(tokenizer, other)[:JUDGED])) if other else None
         self.calibration = _windows(ids[SKIPPED:])[:SAMPLES]
-        self.reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.tried = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-        self.untouched = {name: value.clone() for name, value in self.reference.state_dict().items()}
+        self.untouched = {name: value.clone() for name, value in self.tried.state_dict().items()}
+        with torch.no_grad():
+            self.wanted = [_log_probabilities(self.tried, ids) for ids in self.windows.split(8)]
 
     def __call__(self, values: Path | None) -> Row:
         import torch
@@ -69,10 +70,10 @@ class Judge:
                 raise SystemExit(f"{values} names what the model has not: {unknown[:3]}.")
         lost = divergence = 0.0
         with torch.no_grad():
-            for ids in self.windows.split(8):
-                found, wanted = (_log_probabilities(model, ids) for model in (self.tried, self.reference))
-                lost -= found.gather(-1, ids[:, 1:, None]).sum().item()
-                divergence += (wanted.exp() * (wanted - found)).sum().item()
+            for ids, wanted in zip(self.windows.split(8), self.wanted, strict=True):
+                found = _log_probabilities(self.tried, ids)
+                lost -= found.gather(-1, ids[:, 1:, None]).double().sum().item()
+                divergence += (wanted.exp() * (wanted - found)).sum(-1).double().sum().item()
         count = self.windows[:, 1:].numel()
         found = {"perplexity": math.exp(lost / count), "kl": divergence / count}
         return found if self.others is None else found | {"other": self._perplexity(self.others)}
@@ -83,7 +84,8 @@ class Judge:
         lost = 0.0
         with torch.no_grad():
             for ids in windows.split(8):
-                lost -= _log_probabilities(self.tried, ids).gather(-1, ids[:, 1:, None]).sum().item()
+                found = _log_probabilities(self.tried, ids)
+                lost -= found.gather(-1, ids[:, 1:, None]).double().sum().item()
         return math.exp(lost / windows[:, 1:].numel())
 
 
@@ -92,7 +94,7 @@ def _tokens(tokenizer: Any, text: Path) -> Any:
 
 
 def _log_probabilities(model: Any, ids: Any) -> Any:
-    return model(ids).logits[:, :-1].double().log_softmax(-1)
+    return model(ids).logits[:, :-1].log_softmax(-1)
 
 
 def _windows(ids: Any) -> Any:
