@@ -17,7 +17,7 @@ from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.weights.planning import LinearLayer
 from edgeq.compiler.weights.spec import Floats
 from edgeq.errors import MissingExtraError, ModelError, TargetError
-from edgeq.lean_imports import import_generation
+from edgeq.lean_imports import import_transformers
 from edgeq.quiet import quiet, reason
 
 Ids = npt.NDArray[np.int64]
@@ -303,10 +303,9 @@ def _skeleton(checkpoint: Checkpoint) -> Any:
     """The model without weights; what its modules compute of themselves (rotary tables) is there."""
     try:
         with quiet():
+            import_transformers()
             import transformers
             from transformers.modeling_utils import no_init_weights
-
-            import_generation()
     except ImportError as error:
         raise MissingExtraError("Quantizing a language model", "llm") from error
     try:

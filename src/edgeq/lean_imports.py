@@ -4,32 +4,69 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-_USER = "transformers.generation.candidate_generator"
+
+@dataclass(frozen=True)
+class _Use:
+    """``function`` of ``package`` that ``modules`` of transformers import where ``flag`` is true."""
+
+    modules: tuple[str, ...]
+    flag: str
+    package: str
+    function: str
 
 
-def import_generation() -> None:
-    """Import what all language models of transformers import, but not scikit-learn, which takes 130 MiB.
+# Losses of object detection, and assisted generation: together 160 MiB.
+_USES = (
+    _Use(
+        tuple(
+            f"transformers.loss.loss_{name}"
+            for name in ("for_object_detection", "rt_detr", "deformable_detr", "grounding_dino")
+        ),
+        "_scipy_available",
+        "scipy.optimize",
+        "linear_sum_assignment",
+    ),
+    _Use(
+        ("transformers.generation.candidate_generator",), "_sklearn_available", "sklearn.metrics", "roc_curve"
+    ),
+)
 
-    transformers uses one function of it, in assisted generation, and finds that when it is called. Raises
-    ImportError without transformers.
+
+def import_transformers() -> None:
+    """Import what all language models of transformers import, but not SciPy's and scikit-learn's parts.
+
+    Each is one function, which is found when it is called. Raises ImportError without transformers.
     """
-    if _USER in sys.modules:
-        return
+    for use in _USES:
+        for module in use.modules:
+            if module not in sys.modules:
+                _import(module, use)
+
+
+def _import(module: str, use: _Use) -> None:
     from transformers.utils import import_utils
 
-    there = getattr(import_utils, "_sklearn_available", False)
-    import_utils._sklearn_available = False
+    there = getattr(import_utils, use.flag, False)
+    setattr(import_utils, use.flag, False)
     try:
-        user = importlib.import_module(_USER)
+        user = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # Another release may have it elsewhere; it is then imported as a whole.
+        if error.name != module:
+            raise
+        return
     finally:
-        import_utils._sklearn_available = there
+        setattr(import_utils, use.flag, there)
     if there:
-        user.__dict__.setdefault("roc_curve", _roc_curve)
+        user.__dict__.setdefault(use.function, _found_when_called(use))
 
 
-def _roc_curve(*args: Any, **kwargs: Any) -> Any:
-    from sklearn.metrics import roc_curve
+def _found_when_called(use: _Use) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(use.package), use.function)(*args, **kwargs)
 
-    return roc_curve(*args, **kwargs)
+    return call

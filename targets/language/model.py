@@ -9,7 +9,7 @@ from typing import Any
 from edgeq.calibration.types import Array
 from edgeq.compiler.load.activation import refuse_unknown_activation
 from edgeq.errors import MissingExtraError, ModelError
-from edgeq.lean_imports import import_generation
+from edgeq.lean_imports import import_transformers
 from edgeq.quiet import quiet, reason
 
 ReadTensor = Callable[[str], Array]
@@ -46,11 +46,10 @@ def empty_model(folder: Path, architecture: str) -> Any:
     config = read_config(folder)
     try:
         with quiet():
+            import_transformers()
             import torch
             import transformers
             from transformers.modeling_utils import no_init_weights
-
-            import_generation()
 
         with quiet(), no_init_weights():
             if hasattr(config, "quantization_config"):
