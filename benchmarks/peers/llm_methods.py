@@ -2,13 +2,13 @@
 
     python benchmarks/peers/llm_methods.py MODEL TEXT FOLDER [--page docs/llm.md]
         [--python llmcompressor=PATH] [--python auto-round=PATH] [--only edgeq,inc] [--grid 4:32,3:128]
-        [--other TEXT]
+        [--other TEXT] [--kept]
 
 Every tool quantizes in a process of its own, in its own environment where ``--python`` names one, and hands
 over float32 values of its weights, which transformers evaluates here: perplexity over the first 40,000 tokens
 of TEXT in windows of 256 without overlap, and the mean KL divergence from the float32 model; with ``--other``
 the perplexity of that text too, judged alike. Calibration: 128 windows of 256 from token 100,000 of TEXT on.
-Results are kept in FOLDER and are not made again.
+Results are kept in FOLDER and are not made again; ``--kept`` shows those alone.
 """
 
 from __future__ import annotations
@@ -111,9 +111,13 @@ def _cells(only: set[str], grid: str) -> Iterator[tuple[str, str, int, int]]:
                     yield tool, method, bits, group
 
 
+def _kept(cell: tuple[str, str, int, int], options: Any) -> Path:
+    return Path(options.folder, "-".join(map(str, cell)) + ".json")
+
+
 def _measured(cell: tuple[str, str, int, int], options: Any, judge: Judge, tokens: Path) -> Row:
     tool, method, bits, group = cell
-    kept = options.folder / f"{tool}-{method}-{bits}-{group}.json"
+    kept = _kept(cell, options)
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
     pythons = dict(entry.split("=", 1) for entry in options.python)
@@ -150,6 +154,7 @@ def _options() -> Any:
     parser.add_argument("--grid", default=GRID)
     parser.add_argument("--threads", default="2")
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--kept", action="store_true", help="only what was measured before")
     parser.add_argument("--other", type=Path, metavar="TEXT")
     return parser.parse_args()
 
@@ -168,6 +173,8 @@ def main() -> None:
         f"| 32 | | float32 | {plain['perplexity']:.2f} | 0 | {plain.get('other', 0):.2f} | | | |",
     ]
     for cell in _cells(set(options.only.split(",")), options.grid):
+        if options.kept and not _kept(cell, options).is_file():
+            continue
         lines.append(_line(_measured(cell, options, judge, tokens)))
         print(lines[-1], flush=True)
     if options.page:
