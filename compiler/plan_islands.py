@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from edgeq.compiler.plan_nodes import activation_ports, is_constant, is_lookup
 from edgeq.errors import InternalError
-from edgeq.targets.base import OpRule
+from edgeq.targets.capabilities import OpRule
 
 
 @dataclass

@@ -17,7 +17,7 @@ from edgeq.compiler.plan_nodes import (
     weight_ports,
 )
 from edgeq.errors import InternalError
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 def name_of(value: ir.Value) -> str:

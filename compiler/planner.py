@@ -20,7 +20,7 @@ from edgeq.compiler.plan_nodes import (
 from edgeq.compiler.plan_tensors import plan_tensors
 from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.errors import UsageError
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 # The ops that hold a network's arithmetic: static INT8 always asks for them.
 ARITHMETIC = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"})

@@ -48,7 +48,7 @@ def edgeq(task: Task) -> dict[str, Any]:
     from edgeq.compiler.recipe import Recipe
     from edgeq.compiler.weights.layerwise import quantize_checkpoint
     from edgeq.progress import SilentProgress
-    from edgeq.targets.base import Capabilities, WeightRules
+    from edgeq.targets.capabilities import Capabilities, WeightRules
 
     rules = WeightRules((2, 3, 4, 8), (-1, 32, 64, 128))
     capabilities = Capabilities("peers", ("int4-weight",), weights=rules)

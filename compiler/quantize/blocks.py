@@ -21,7 +21,7 @@ from edgeq.compiler.quantize.weights import Floats
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.spec import QuantizedWeight
 from edgeq.errors import TargetError
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 Bytes = npt.NDArray[np.uint8]
 

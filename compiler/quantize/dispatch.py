@@ -20,7 +20,7 @@ from edgeq.compiler.recipe import Recipe, Scheme
 from edgeq.compiler.weights.rules import check_weights
 from edgeq.errors import DataError, TargetError, UsageError
 from edgeq.progress import Progress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from edgeq.compiler.quantize.walk import Decision, Handler, offered, quantize_no
 from edgeq.compiler.quantize.weights import Refusal, find_weight
 from edgeq.compiler.recipe import Recipe
 from edgeq.progress import Progress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 # Below these, quantizing the activations costs more than the int8 product saves.
 MIN_WEIGHTS = 16_384

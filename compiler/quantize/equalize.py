@@ -34,7 +34,7 @@ from edgeq.compiler.quantize.channel_noise import (
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.quantize.zero_points import can_have_zero_point
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

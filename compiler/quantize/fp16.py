@@ -23,7 +23,7 @@ from edgeq.compiler.quantize.walk import computes_floats
 from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.compiler.subgraphs import has_subgraphs
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 _UNSAFE = "it overflows or loses accuracy in float16"
 

@@ -10,7 +10,7 @@ from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import UsageError
 from edgeq.progress import Progress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 def quantize_fp32(

@@ -34,7 +34,7 @@ from edgeq.compiler.quantize.static_prepare import prepare
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
 from edgeq.compiler.recipe import Override, Recipe
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 LARGEST = 448.0
 _SPEC = QuantSpec("float8e4m3fn", symmetric=True)

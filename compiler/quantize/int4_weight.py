@@ -24,7 +24,7 @@ from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.compiler.weights.methods import method_of
 from edgeq.compiler.weights.rules import CALIBRATED
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 _TOO_COARSE = "int8 weights: 4 bits without calibration cost convolutions too much accuracy"
 _NO_KERNEL = "no INT4 kernel for this op: int8 weights in the file, expanded to float when the model loads"

@@ -19,7 +19,7 @@ from edgeq.compiler.quantize.stored_weights import int8_storage
 from edgeq.compiler.quantize.walk import Decision, Handler, offered, quantize_nodes
 from edgeq.compiler.recipe import Recipe
 from edgeq.progress import Progress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 def quantize_int8_weight(

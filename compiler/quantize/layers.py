@@ -12,7 +12,7 @@ from edgeq.compiler.plan import Plan
 from edgeq.compiler.plan_nodes import activation_ports, constant, input_at, weight_ports
 from edgeq.compiler.quantize.layer_geometry import groups, kernel_order
 from edgeq.compiler.quantize.saturation import Floats
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 @dataclass(frozen=True, eq=False)

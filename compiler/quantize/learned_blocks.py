@@ -33,7 +33,7 @@ from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.errors import TargetError
 from edgeq.progress import Progress
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 
 _BITS = 4
 _NEAREST = "rounded to nearest: "

@@ -18,7 +18,7 @@ from edgeq.compiler.quantize.static_params import affine_params
 from edgeq.compiler.quantize.static_weights import QuantizedWeight, quantize_weight
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import InternalError
-from edgeq.targets.base import Capabilities, OpRule
+from edgeq.targets.capabilities import Capabilities, OpRule
 
 Array = npt.NDArray[np.generic]
 

@@ -19,7 +19,7 @@ from edgeq.compiler.quantize.walk import Decision, Handlers, offered, quantize_n
 from edgeq.compiler.quantize.weights import NOT_FINITE, Refusal, Weight, find_weight, why_not_constant
 from edgeq.compiler.recipe import Precision, Recipe, Scheme
 from edgeq.progress import Progress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 # A palette of 64 floats and its node cost more than they save below this; coremltools has the same limit.
 SMALLEST_WEIGHT = 2048

@@ -12,7 +12,7 @@ from edgeq.compiler.plan_nodes import activation_ports, is_lookup
 from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 def insert_qdq(

@@ -24,7 +24,7 @@ from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 _LARGEST_HALF = 65504.0
 # What rounding a bias may add to a layer's noise, as a share of its deviation.

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.quantize.ties import find_ties
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 if TYPE_CHECKING:
     from edgeq.compiler.quantize.blocks import Learned

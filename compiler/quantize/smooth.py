@@ -31,7 +31,7 @@ from edgeq.compiler.quantize.smooth_folding import (
     restore,
 )
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 Float64 = npt.NDArray[np.float64]
 

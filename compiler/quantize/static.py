@@ -35,7 +35,7 @@ from edgeq.compiler.quantize.zero_points import absorb, give_zero_points
 from edgeq.compiler.quantize.zero_points import note as zero_points_note
 from edgeq.compiler.recipe import RangeMethod, Recipe
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 # Samples whose quantized activations are kept between the segments of the correction, and their bytes.
 CORRECTION_SAMPLES = 64

@@ -13,7 +13,7 @@ from edgeq.calibration.sketch import Sketch
 from edgeq.compiler.plan import Plan, QuantParams, QuantSpec
 from edgeq.compiler.plan_nodes import clip_bounds
 from edgeq.compiler.recipe import RangeMethod
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 def range_groups(plan: Plan) -> list[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from edgeq.compiler.plan_nodes import attribute, constant, input_at
 from edgeq.compiler.quantize.layer_geometry import kernel_order
 from edgeq.compiler.quantize.rewriter import Rewriter
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 Array = npt.NDArray[np.generic]
 

@@ -17,7 +17,7 @@ from edgeq.compiler.quantize.rewriter import Rewriter, drop_unused
 from edgeq.compiler.recipe import Precision, Recipe
 from edgeq.compiler.subgraphs import has_subgraphs
 from edgeq.progress import Progress, SilentProgress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 
 @dataclass(frozen=True)

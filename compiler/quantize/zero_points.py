@@ -25,7 +25,7 @@ from edgeq.compiler.quantize.saturation import Floats
 from edgeq.compiler.quantize.static_weights import QuantizedWeight
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import InternalError
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 # The range with a zero point is at most this share of the symmetric one: steps finer by 2 dB or more.
 LARGEST_SHARE = 0.8

@@ -17,7 +17,7 @@ from edgeq.compiler.plan import Plan
 from edgeq.compiler.weights.floats import rules_of_model, stored_floats
 from edgeq.errors import ModelError, TargetError
 from edgeq.progress import Progress
-from edgeq.targets.base import WeightRules
+from edgeq.targets.capabilities import WeightRules
 
 # Values that are looked at at a time.
 _AT_ONCE = 1 << 24

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from edgeq.compiler.load.checkpoint import Checkpoint
-from edgeq.targets.base import WeightRules
+from edgeq.targets.capabilities import WeightRules
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 

@@ -22,7 +22,7 @@ from edgeq.compiler.weights.scaling import Scaling
 from edgeq.compiler.weights.smoothing import integer_error, smoothing_scales
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
-from edgeq.targets.base import WeightRules
+from edgeq.targets.capabilities import WeightRules
 
 # Weights that are rounded at a time where rows do not depend on each other.
 _AT_ONCE = 1 << 22

@@ -11,7 +11,7 @@ from edgeq.compiler.recipe import Precision, Recipe, Scheme
 from edgeq.compiler.weights.joined import joined_apart
 from edgeq.compiler.weights.spec import BITS, OF_SCHEME, PER_CHANNEL, WeightSpec
 from edgeq.errors import TargetError, UsageError
-from edgeq.targets.base import WeightRules
+from edgeq.targets.capabilities import WeightRules
 
 # Products of integers too: the scale of an output stands before their sum.
 _PRECISIONS: dict[Scheme, Precision] = {**OF_SCHEME, "int8-dynamic": "int8"}

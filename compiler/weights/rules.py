@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.spec import BITS, OF_SCHEME, PER_CHANNEL
 from edgeq.errors import DataError, TargetError, UsageError
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 
 # Methods that learn from text.
 CALIBRATED = frozenset({"gptq", "awq", "smoothquant"})

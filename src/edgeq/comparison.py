@@ -11,7 +11,7 @@ from edgeq.candidates import Candidate
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import BudgetMissedError, EdgeqError
 from edgeq.result import CompileResult
-from edgeq.targets.base import QUANTIZED
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.winner import Winner
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.rules import CALIBRATED
 from edgeq.compiler.weights.spec import OF_SCHEME
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 Described = Mapping[str, Any] | None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import ConfigError
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.language.folder_target import FolderTarget
 from edgeq.targets.option_values import parse_pairs
 

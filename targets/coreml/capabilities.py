@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from edgeq.targets.base import Capabilities, OpRule
+from edgeq.targets.capabilities import Capabilities, OpRule
 
 _JOIN = OpRule(activations=(0,), role="join", float_output=True, note="pool")
 _ABSORB = OpRule(activations=(0,), role="absorb", note="computed before the result is rounded to INT8")

@@ -7,16 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import (
-    Availability,
-    BuildJob,
-    BuildResult,
-    Capabilities,
-    Check,
-    Measurable,
-    NodeResult,
-    Runner,
-)
+from edgeq.targets.base import Availability, BuildJob, BuildResult, Check, Measurable, NodeResult, Runner
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.coreml.files import PACKAGE
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.gguf.types import DEFAULTS, FileType
 from edgeq.targets.language.target import NO_KERNELS
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import MissingExtraError
-from edgeq.targets.base import Availability, BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner
+from edgeq.targets.base import Availability, BuildJob, BuildResult, Check, NodeResult, Runner
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.language.target import CheckpointTarget
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.language.folder_target import FolderTarget
 from edgeq.targets.language.target import NO_KERNELS
 

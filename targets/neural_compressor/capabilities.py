@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 
 _SCHEME_REASONS = {
     "int8-weight": (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, NodeResult
+from edgeq.targets.base import REMOVED, STORED_INT8, NodeResult
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.targets.neural_compressor.annotate import PASSING
 from edgeq.targets.neural_compressor.files import MODEL
 from edgeq.targets.neural_compressor.placement import Placed, Placement

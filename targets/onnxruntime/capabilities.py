@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from edgeq.targets.base import Capabilities, OpRule
+from edgeq.targets.capabilities import Capabilities, OpRule
 
 _MOVE = OpRule(activations=(0,), role="move", same_range=True, note="only moves INT8 values")
 _JOIN = OpRule(activations=(0,), role="join")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import BuildJob, BuildResult, Capabilities, Check, NodeResult, Runner, WeightRules
+from edgeq.targets.base import BuildJob, BuildResult, Check, NodeResult, Runner
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.language.target import CheckpointTarget
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from edgeq.targets.base import Capabilities, OpRule
+from edgeq.targets.capabilities import Capabilities, OpRule
 
 _ABSORB = OpRule(activations=(0,), role="absorb", note="computed before the result is rounded to INT8")
 _MOVE = OpRule(activations=(0,), role="move", same_range=True, note="only moves INT8 values")

@@ -6,15 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.targets.base import (
-    Availability,
-    BuildJob,
-    BuildResult,
-    Capabilities,
-    Check,
-    Measurable,
-    NodeResult,
-)
+from edgeq.targets.base import Availability, BuildJob, BuildResult, Check, Measurable, NodeResult
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.openvino.runner import OpenVINORunner
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.

@@ -10,7 +10,8 @@ import onnx_ir as ir
 from edgeq.compiler.plan import NodePlan, Plan
 from edgeq.compiler.planner import ARITHMETIC
 from edgeq.errors import ModelError
-from edgeq.targets.base import QUANTIZED, REMOVED, UNPROVEN, NodeResult
+from edgeq.targets.base import REMOVED, UNPROVEN, NodeResult
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.targets.openvino.evidence import Kernel, kernels
 from edgeq.targets.openvino.files import MODEL
 from edgeq.targets.openvino.names import layer_name, names_of

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from edgeq.calibration.affine import ScaleDtype
-from edgeq.targets.base import Capabilities, OpRule
+from edgeq.targets.capabilities import Capabilities, OpRule
 from edgeq.targets.tensorrt.backend.choose import prefers_classic
 from edgeq.targets.tensorrt.options import HighPrecision, TensorRTOptions
 

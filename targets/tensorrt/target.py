@@ -10,13 +10,13 @@ from edgeq.targets.base import (
     Availability,
     BuildJob,
     BuildResult,
-    Capabilities,
     Check,
     Finding,
     Measurable,
     NodeResult,
     Runner,
 )
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.tensorrt.files import measured_model
 
 # Only types: a fresh process that opens a runner must not pay for importing the compiler.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeq.compiler.recipe import Recipe, Scheme
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.language.folder_target import FolderTarget
 from edgeq.targets.language.target import NO_KERNELS
 

@@ -11,7 +11,7 @@ from edgeq.compiler.quantize.blocks import dequantize, quantize_blocks
 from edgeq.compiler.quantize.int4_weight import quantize_int4_weight
 from edgeq.compiler.recipe import Override, Recipe
 from edgeq.errors import TargetError, UsageError
-from edgeq.targets.base import Capabilities, Unpacked
+from edgeq.targets.capabilities import Capabilities, Unpacked
 from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 from tests.support.weight_models import CAPS, build, constants, node, op_types, random, run, sqnr, verified
 

@@ -15,7 +15,7 @@ from edgeq.compiler.model import Model
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.static import quantize_static
 from edgeq.compiler.recipe import Recipe
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.tensorrt.capabilities import capabilities
 from edgeq.targets.tensorrt.options import TensorRTOptions
 from tests.support.static_models import Samples, graph, normal, run

@@ -96,7 +96,7 @@ def test_conv_transpose_scales_run_along_its_output_channels(group: int) -> None
 
     from edgeq.compiler.quantize.static import quantize_static
     from edgeq.compiler.recipe import Recipe
-    from edgeq.targets.base import OpRule
+    from edgeq.targets.capabilities import OpRule
     from edgeq.targets.onnxruntime.capabilities import CAPABILITIES
 
     rules = dict(CAPABILITIES.int8_static)

@@ -13,7 +13,7 @@ from edgeq.compiler.quantize.dispatch import Request, quantize
 from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.recipe import Recipe
 from edgeq.progress import SilentProgress
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.coreml.capabilities import CAPABILITIES
 from edgeq.targets.coreml.frontend.lower import lower
 from edgeq.targets.coreml.interpreter.engine import Interpreter

@@ -15,7 +15,7 @@ from edgeq.compiler.weights.rules import CALIBRATED
 from edgeq.compiler.weights.spec import PER_CHANNEL
 from edgeq.errors import UsageError
 from edgeq.language.engines import FORMATS
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.registry import get_target
 
 Method = Literal["rtn", "gptq", "awq", "nf4", "smoothquant"]

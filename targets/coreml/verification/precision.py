@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, NodeResult
+from edgeq.targets.base import REMOVED, STORED_INT8, NodeResult
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.targets.coreml.capabilities import CAPABILITIES
 from edgeq.targets.coreml.interpreter.structure import MilProgram, Operation
 from edgeq.targets.coreml.verification.stored import storage

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgeq.compiler.plan import NodePlan, Plan, Precision
 from edgeq.compiler.plan_nodes import STANDARD_DOMAINS, computes_float, is_constant, is_float
 from edgeq.compiler.planner import ARITHMETIC
-from edgeq.targets.base import OpRule
+from edgeq.targets.capabilities import OpRule
 from edgeq.targets.openvino.capabilities import CAPABILITIES
 
 # Wish: the precision that an override asks for, and the override.

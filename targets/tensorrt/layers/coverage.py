@@ -10,7 +10,8 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
 from edgeq.compiler.plan import Plan
-from edgeq.targets.base import QUANTIZED, Check, NodeResult
+from edgeq.targets.base import Check, NodeResult
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.targets.tensorrt.layers.evidence import PRODUCTS
 from edgeq.targets.tensorrt.layers.nodes import node_results
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTable, LayerTensor

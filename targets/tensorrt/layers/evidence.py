@@ -10,7 +10,8 @@ from math import prod
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan
-from edgeq.targets.base import QUANTIZED, REMOVED, STORED_INT8, UNPROVEN
+from edgeq.targets.base import REMOVED, STORED_INT8, UNPROVEN
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.targets.tensorrt.layers.quantized import MOVES, QuantizedGraph, Rounded, StoredWeight
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTensor
 

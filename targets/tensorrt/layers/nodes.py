@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgeq.compiler.plan import NodePlan, Plan
-from edgeq.targets.base import QUANTIZED, REMOVED, UNPROVEN, NodeResult
+from edgeq.targets.base import REMOVED, UNPROVEN, NodeResult
+from edgeq.targets.capabilities import QUANTIZED
 from edgeq.targets.tensorrt.layers.evidence import Evidence, Found, rank
 from edgeq.targets.tensorrt.layers.quantized import QuantizedGraph
 from edgeq.targets.tensorrt.layers.table import Layer, LayerTable

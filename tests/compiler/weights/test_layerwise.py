@@ -25,7 +25,7 @@ from edgeq.errors import DataError
 from edgeq.manifest import Manifest
 from edgeq.progress import SilentProgress
 from edgeq.sources import DataOpener
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from tests.support.tiny_decoders import tiny_decoder
 from tests.support.tiny_llama import tiny_llama, token_ids
 

@@ -12,7 +12,7 @@ from edgeq.compiler.recipe import Override, Recipe
 from edgeq.compiler.weights.planning import LinearLayer, plan_weights
 from edgeq.errors import EdgeqError, TargetError, UsageError
 from edgeq.recipes import make_recipe
-from edgeq.targets.base import Capabilities, WeightRules
+from edgeq.targets.capabilities import Capabilities, WeightRules
 from edgeq.targets.registry import get_target
 
 RULES = WeightRules(bits=(4, 8), group_sizes=(-1, 32), group_size=32, outputs_multiple=8)

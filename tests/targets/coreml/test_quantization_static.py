@@ -14,7 +14,7 @@ import pytest
 
 from edgeq.compiler.quantize.saturation import worst_pair
 from edgeq.compiler.quantize.simulation import session_options
-from edgeq.targets.base import Capabilities
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.coreml.capabilities import CAPABILITIES, SYMMETRIC
 from tests.support.coreml_schemes import (
     IDS,

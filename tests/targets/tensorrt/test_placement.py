@@ -18,7 +18,8 @@ from edgeq.compiler.quantize.result import Quantized
 from edgeq.compiler.quantize.static import quantize_static
 from edgeq.compiler.recipe import Recipe
 from edgeq.errors import TargetError, UsageError
-from edgeq.targets.base import Capabilities, NodeResult
+from edgeq.targets.base import NodeResult
+from edgeq.targets.capabilities import Capabilities
 from edgeq.targets.tensorrt.backend.build import build_many
 from edgeq.targets.tensorrt.backend.request import BuildReport
 from edgeq.targets.tensorrt.capabilities import capabilities
