@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from edgeq.errors import UsageError
@@ -88,6 +88,3 @@ class BenchOptions:
             processes=2,
             process_runs=2,
         )
-
-
-OPTION_NAMES: tuple[str, ...] = tuple(field.name for field in fields(BenchOptions))

@@ -12,7 +12,7 @@ from typing import Literal, cast
 from edgeq.candidates import Candidate
 from edgeq.compiler.recipe import Recipe, Scheme, WeightMethod
 from edgeq.compiler.weights.rules import CALIBRATED
-from edgeq.compiler.weights.spec import PER_CHANNEL
+from edgeq.compiler.weights.spec import BITS, OF_SCHEME, PER_CHANNEL
 from edgeq.errors import UsageError
 from edgeq.language.engines import FORMATS
 from edgeq.targets.capabilities import Capabilities, WeightRules
@@ -22,7 +22,7 @@ Method = Literal["rtn", "gptq", "awq", "nf4", "smoothquant"]
 # What is compared where no method is named; W8A8 by SmoothQuant, of vllm alone, must be.
 METHODS: tuple[Method, ...] = ("rtn", "gptq", "awq", "nf4")
 KNOWN: tuple[Method, ...] = (*METHODS, "smoothquant")
-SCHEMES: Mapping[int, Scheme] = {8: "int8-weight", 4: "int4-weight", 3: "int3-weight", 2: "int2-weight"}
+SCHEMES: Mapping[int, Scheme] = {BITS[kind]: scheme for scheme, kind in OF_SCHEME.items() if kind != "nf4"}
 DEFAULT_BITS = 4
 
 

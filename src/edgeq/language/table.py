@@ -10,12 +10,11 @@ from edgeq.benchmarks.units import difference_number, format_difference, format_
 from edgeq.candidates import Candidate
 from edgeq.comparison import Row
 from edgeq.comparison_table import Column, state
-from edgeq.compiler.weights.spec import PER_CHANNEL
-from edgeq.language.choices import SCHEMES
+from edgeq.compiler.weights.spec import BITS, OF_SCHEME, PER_CHANNEL
 from edgeq.language.comparison import LanguageComparison
 from edgeq.language.measures import FIRST_TOKEN, GENERATION, PERPLEXITY, PROMPT, engine_runs
 
-BITS = {scheme: str(bits) for bits, scheme in SCHEMES.items()} | {"nf4-weight": "4", "int8-dynamic": "8"}
+WIDTHS = {scheme: str(BITS[kind]) for scheme, kind in OF_SCHEME.items()} | {"int8-dynamic": "8"}
 # Columns of words; the others are numbers, which are aligned to the right.
 WORDS = ("method", "bits", "group", "format", "calibration", "budgets", "front")
 
@@ -47,7 +46,7 @@ def method_of(candidate: Candidate) -> str:
 
 
 def _bits(candidate: Candidate) -> str:
-    return "" if candidate.recipe is None else BITS.get(candidate.recipe.scheme, "")
+    return "" if candidate.recipe is None else WIDTHS.get(candidate.recipe.scheme, "")
 
 
 def _group(candidate: Candidate) -> str:
