@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeq.compiler.weights.descent import improve
 from edgeq.compiler.weights.factors import Factors, factorize
-from edgeq.compiler.weights.grid import GridRules, Grids, search_grids
+from edgeq.compiler.weights.grid import GridRules, Grids, range_grids, search_grids
 from edgeq.compiler.weights.output_error import relative_error
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.rtn import quantize_rtn
@@ -26,9 +26,10 @@ from edgeq.compiler.weights.statistics import InputStatistics
 _BLOCK = 128
 # Weights whose rows are in work at once: they do not depend on each other.
 _AT_ONCE = 1 << 23
-# Sweeps at most, by bits, and the bits at which weights are rounded again from the scales that sweeps found.
-_SWEEPS = {8: 1, 4: 1, 3: 2, 2: 4}
-_AGAIN = (2,)
+# Sweeps at most, by bits: from the whole range, more of them fit the calibration text alone.
+_SWEEPS = {8: 1, 4: 1, 3: 2, 2: 1}
+# Bits at which grids start from the whole range: clipped ones leave no room for what is carried over.
+_WHOLE_RANGE = (3, 2)
 
 
 def quantize_gptq(
@@ -50,13 +51,18 @@ def quantize_gptq(
     factors = factorize(statistics.hessian, damping, act_order)
     if isinstance(factors, str):
         return _fallen_back(weight, spec, statistics, rules, factors)
-    grids = search_grids(weight, spec, rules, factors.diagonal)
+    if spec.bits in _WHOLE_RANGE:
+        grids = range_grids(weight, spec, rules)
+    else:
+        grids = search_grids(weight, spec, rules, factors.diagonal)
     codes = np.empty(weight.shape, np.uint8)
     step = max(_AT_ONCE // weight.shape[1], 1)
     for start in range(0, len(weight), step):
         rows = slice(start, start + step)
         part = Grids(grids.scales[rows], grids.zeros[rows])
-        best, codes[rows] = _rounds(np.ascontiguousarray(weight[rows]), spec, part, factors, rules)
+        own = np.ascontiguousarray(weight[rows])
+        rounded = _round(own, spec, part, factors)
+        best, codes[rows] = improve(own, rounded, part, factors, spec, rules, _SWEEPS[spec.bits])
         grids.scales[rows] = best.scales
     quantized = grids.quantized(spec, codes)
     error = relative_error(weight, quantized, statistics)
@@ -70,32 +76,6 @@ def _fallen_back(
     error = relative_error(weight, quantized, statistics)
     record: dict[str, Any] = {"fallback": f"rounded to nearest: {why}"}
     return MethodResult(quantized, record if not np.isfinite(error) else {**record, "error": error})
-
-
-def _rounds(
-    weight: Floats, spec: WeightSpec, grids: Grids, factors: Factors, rules: GridRules
-) -> tuple[Grids, Bytes]:
-    """Round and improve; then again from the scales that this gave, which each row keeps where it pays."""
-    sweeps = _SWEEPS[spec.bits]
-    first = _round(weight, spec, grids, factors)
-    best_grids, best = improve(weight, first, grids, factors, spec, rules, sweeps)
-    if spec.bits not in _AGAIN:
-        return best_grids, best
-    codes = _round(weight, spec, best_grids, factors)
-    grids, codes = improve(weight, codes, best_grids, factors, spec, rules, sweeps)
-    old, new = (
-        _energies(weight - tried.quantized(spec, coded).dequantize(), factors)
-        for tried, coded in ((best_grids, best), (grids, codes))
-    )
-    better = (new < old)[:, None]
-    return Grids(np.where(better, grids.scales, best_grids.scales), grids.zeros), np.where(
-        better, codes, best
-    )
-
-
-def _energies(left: Floats, factors: Factors) -> Floats:
-    """The damped output error of each row."""
-    return np.asarray(np.einsum("nk,nk->n", factors.pull(left, slice(None)), left), np.float32)
 
 
 def _round(weight: Floats, spec: WeightSpec, grids: Grids, factors: Factors) -> Bytes:

@@ -71,6 +71,22 @@ def search_grids(weight: Floats, spec: WeightSpec, rules: GridRules, importance:
     return Grids(scales.reshape(outputs, -1), zeros.reshape(outputs, -1))
 
 
+def range_grids(weight: Floats, spec: WeightSpec, rules: GridRules) -> Grids:
+    """The grids of ``weight`` float32 [N, K] that span each group from its smallest to its largest weight."""
+    groups, top = grouped(weight, spec), (1 << spec.bits) - 1
+    if spec.symmetric:
+        spans = 2 * np.abs(groups).max(axis=1)
+    else:
+        lowest = np.minimum(groups.min(axis=1), 0)
+        spans = np.maximum(groups.max(axis=1), 0) - lowest
+    scales = np.where(spans > 0, spans / top, np.float32(1))
+    zeros = np.full(len(groups), spec.centre)
+    if not spec.symmetric:
+        zeros = np.clip(np.rint(-lowest / scales), rules.lowest_zero_point, top)
+    scales = exact_scales(scales, rules.scale_dtype)
+    return Grids(scales.reshape(len(weight), -1), zeros.astype(np.uint8).reshape(len(weight), -1))
+
+
 def nearest_codes(weight: Floats, spec: WeightSpec, grids: Grids) -> Bytes:
     """The codes uint8 [N, K] nearest to ``weight``."""
     from edgeq.compiler.weights import kernels
