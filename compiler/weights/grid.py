@@ -98,6 +98,22 @@ def nearest_codes(weight: Floats, spec: WeightSpec, grids: Grids) -> Bytes:
     return np.ascontiguousarray(found.reshape(outputs, -1)[:, :inputs])
 
 
+def unshrunk(weight: Floats, spec: WeightSpec, grids: Grids, codes: Bytes, rules: GridRules) -> Grids:
+    """Scales with which the values v of each group project onto its weights w as w does: <w, v> = <w, w>.
+
+    Of a least squared error, <w, v> = <v, v>, which is less: all outputs would be too small by that part, and
+    the layers of a model add it up.
+    """
+    wanted = grouped(weight, spec)
+    values = grouped(grids.quantized(spec, codes).dequantize(), spec)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        along, square = np.einsum("gk,gk->g", wanted, values), np.einsum("gk,gk->g", wanted, wanted)
+        ratio = (square / along).reshape(grids.scales.shape)
+        wider = exact_scales(grids.scales * ratio, rules.scale_dtype)
+    sound = np.isfinite(wider) & (ratio >= 1) & (ratio < 2)
+    return Grids(np.where(sound, wider, grids.scales), grids.zeros)
+
+
 def nearest_values(part: Floats, scales: Floats, zeros: Bytes, spec: WeightSpec) -> Floats:
     """``part`` float32 [N, n], one group of every row, rounded to the grids ``scales`` and ``zeros`` [N]."""
     from edgeq.compiler.weights import kernels

@@ -1,9 +1,15 @@
-"""Round to nearest: every group by itself, with the grid of the least squared error. Needs no data."""
+"""Round to nearest: every group by itself, with the grid of the least squared error. Needs no data.
+
+At 4 bits and fewer the scales are then widened again, as such grids make all values too small.
+"""
 
 from __future__ import annotations
 
-from edgeq.compiler.weights.grid import GridRules, nearest_codes, search_grids
+from edgeq.compiler.weights.grid import GridRules, nearest_codes, search_grids, unshrunk
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
+
+# Bits at which the part that grids take away is larger than what scales can tell.
+_SHRINKING = (4, 3, 2)
 
 
 def quantize_rtn(
@@ -13,4 +19,7 @@ def quantize_rtn(
 ) -> QuantizedWeight:
     """Round float32 ``weight`` [N, K]."""
     grids = search_grids(weight, spec, rules, None)
-    return grids.quantized(spec, nearest_codes(weight, spec, grids))
+    codes = nearest_codes(weight, spec, grids)
+    if spec.bits in _SHRINKING:
+        grids = unshrunk(weight, spec, grids, codes, rules)
+    return grids.quantized(spec, codes)
