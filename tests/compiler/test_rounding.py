@@ -29,12 +29,17 @@ def plain(rows: Floats, high: int, low: int) -> float:
     return float(((rows - codes * scale) ** 2).sum())
 
 
+def tiny(rows: Floats) -> float:
+    """What rounding scales to float32 may cost."""
+    return 1e-6 + 1e-12 * float(np.square(rows.astype(np.float64)).sum())
+
+
 @given(ROWS)
 @settings(max_examples=60, deadline=None)
 def test_int8_never_loses_to_rounding_to_nearest(rows: Floats) -> None:
     rounded = round_int8(rows)
     assert np.abs(rounded.codes).max() <= 127
-    assert error(rows, rounded) <= plain(rows, 127, -127) * 1.001 + 1e-6
+    assert error(rows, rounded) <= plain(rows, 127, -127) * 1.001 + tiny(rows)
 
 
 @given(ROWS)
@@ -42,8 +47,7 @@ def test_int8_never_loses_to_rounding_to_nearest(rows: Floats) -> None:
 def test_pairs_stay_within_what_vpmaddubsw_can_add(rows: Floats) -> None:
     rounded = round_int8_pairs(rows)
     assert worst_pair(rounded.codes) <= 128
-    tiny = 1e-6 + 1e-12 * float(np.square(rows).sum())  # what rounding scales to float32 may cost
-    assert error(rows, rounded) <= plain(rows, 63, -63) * 1.001 + tiny, "worse than giving up a whole bit"
+    assert error(rows, rounded) <= plain(rows, 63, -63) * 1.001 + tiny(rows), "worse than giving up a whole bit"
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -59,7 +63,7 @@ def test_codes_stay_in_range(rows: Floats, bits: int, symmetric: bool) -> None:
     if rounded.zero_points is not None:
         assert 0 <= rounded.zero_points.min() <= rounded.zero_points.max() <= 2 * half - 1
     if symmetric:
-        assert error(rows, rounded) <= plain(rows, half - 1, -half) * 1.02 + 1e-6
+        assert error(rows, rounded) <= plain(rows, half - 1, -half) * 1.02 + tiny(rows)
 
 
 def test_zero_rows_and_denormals_become_zero() -> None:
