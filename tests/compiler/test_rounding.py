@@ -47,7 +47,7 @@ def test_int8_never_loses_to_rounding_to_nearest(rows: Floats) -> None:
 def test_pairs_stay_within_what_vpmaddubsw_can_add(rows: Floats) -> None:
     rounded = round_int8_pairs(rows)
     assert worst_pair(rounded.codes) <= 128
-    assert error(rows, rounded) <= plain(rows, 63, -63) * 1.001 + tiny(rows), "worse than giving up a whole bit"
+    assert error(rows, rounded) <= plain(rows, 63, -63) * 1.001 + tiny(rows), "worse than giving up a bit"
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
