@@ -2,7 +2,8 @@
 
 Lin et al., "AWQ: Activation-aware Weight Quantization", 2023: scales s = mean(abs(x))^a, optionally
 divided by mean(abs(w))^(1-a), with a from a search. The search's loss is the squared error of the layers'
-outputs; with H the sum of x xᵀ it is tr(Δ H Δᵀ), so that no activations are needed.
+outputs; with H the sum of x xᵀ it is tr(Δ H Δᵀ), so that no activations are needed. At 4 bits and fewer both
+the search and the weights have scales widened again (see :mod:`edgeq.compiler.weights.shrinkage`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgeq.compiler.weights.grid import GridRules, Grids, nearest_codes, search_
 from edgeq.compiler.weights.output_error import output_energy, relative_error
 from edgeq.compiler.weights.result import MethodResult
 from edgeq.compiler.weights.scaling import WORTH, centred, relative_sizes, searched_rows
+from edgeq.compiler.weights.shrinkage import SHRINKING, unshrunk_groups, unshrunk_outputs
 from edgeq.compiler.weights.spec import Floats, WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 
@@ -83,9 +85,11 @@ def quantize_awq(
         part = weight[start : start + step]
         found = search_grids(part, spec, rules, statistics.squares)
         found = clip_grids(part, found, statistics.hessian, spec, rules)
+        codes.append(nearest_codes(part, spec, found))
+        if spec.bits in SHRINKING:
+            found = unshrunk_outputs(part, spec, found, codes[-1], statistics.hessian, rules)
         scales.append(found.scales)
         zeros.append(found.zeros)
-        codes.append(nearest_codes(part, spec, found))
     grids = Grids(np.concatenate(scales), np.concatenate(zeros))
     quantized = grids.quantized(spec, np.concatenate(codes))
     return MethodResult(quantized, {"error": relative_error(weight, quantized, statistics)})
@@ -120,5 +124,8 @@ def _loss(
 ) -> float:
     scaled = rows * scales
     grids = search_grids(scaled, spec, rules, statistics.squares / scales**2)
-    values = grids.quantized(spec, nearest_codes(scaled, spec, grids)).dequantize()
+    codes = nearest_codes(scaled, spec, grids)
+    if spec.bits in SHRINKING:
+        grids = unshrunk_groups(scaled, spec, grids, codes, rules)
+    values = grids.quantized(spec, codes).dequantize()
     return output_energy(rows - values / scales, statistics)

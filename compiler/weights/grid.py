@@ -21,7 +21,7 @@ _CLIPS: dict[int, Floats] = {
 
 @dataclass(frozen=True)
 class GridRules:
-    """What a format asks of grids (see :class:`edgeq.targets.base.WeightRules`)."""
+    """What a format asks of grids (see :class:`edgeq.targets.capabilities.WeightRules`)."""
 
     negative_scales: bool = False
     scale_dtype: ScaleDtype = "float16"
@@ -96,22 +96,6 @@ def nearest_codes(weight: Floats, spec: WeightSpec, grids: Grids) -> Bytes:
         grouped(weight, spec), grids.scales.reshape(-1), grids.zeros.reshape(-1), (1 << spec.bits) - 1
     )
     return np.ascontiguousarray(found.reshape(outputs, -1)[:, :inputs])
-
-
-def unshrunk(weight: Floats, spec: WeightSpec, grids: Grids, codes: Bytes, rules: GridRules) -> Grids:
-    """Scales with which the values v of each group project onto its weights w as w does: <w, v> = <w, w>.
-
-    Of a least squared error, <w, v> = <v, v>, which is less: all outputs would be too small by that part, and
-    the layers of a model add it up.
-    """
-    wanted = grouped(weight, spec)
-    values = grouped(grids.quantized(spec, codes).dequantize(), spec)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        along, square = np.einsum("gk,gk->g", wanted, values), np.einsum("gk,gk->g", wanted, wanted)
-        ratio = (square / along).reshape(grids.scales.shape)
-        wider = exact_scales(grids.scales * ratio, rules.scale_dtype)
-    sound = np.isfinite(wider) & (ratio >= 1) & (ratio < 2)
-    return Grids(np.where(sound, wider, grids.scales), grids.zeros)
 
 
 def nearest_values(part: Floats, scales: Floats, zeros: Bytes, spec: WeightSpec) -> Floats:

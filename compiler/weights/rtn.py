@@ -5,11 +5,9 @@ At 4 bits and fewer the scales are then widened again, as such grids make all va
 
 from __future__ import annotations
 
-from edgeq.compiler.weights.grid import GridRules, nearest_codes, search_grids, unshrunk
+from edgeq.compiler.weights.grid import GridRules, nearest_codes, search_grids
+from edgeq.compiler.weights.shrinkage import SHRINKING, unshrunk_groups
 from edgeq.compiler.weights.spec import Floats, QuantizedWeight, WeightSpec
-
-# Bits at which the part that grids take away is larger than what scales can tell.
-_SHRINKING = (4, 3, 2)
 
 
 def quantize_rtn(
@@ -20,6 +18,6 @@ def quantize_rtn(
     """Round float32 ``weight`` [N, K]."""
     grids = search_grids(weight, spec, rules, None)
     codes = nearest_codes(weight, spec, grids)
-    if spec.bits in _SHRINKING:
-        grids = unshrunk(weight, spec, grids, codes, rules)
+    if spec.bits in SHRINKING:
+        grids = unshrunk_groups(weight, spec, grids, codes, rules)
     return grids.quantized(spec, codes)
