@@ -32,7 +32,7 @@ WINDOW, JUDGED, SKIPPED, SAMPLES = 256, 40_000, 100_000, 128
 GRID = "4:32,4:128,3:32,3:128,2:32,2:128"
 METHODS = {
     "edgeq": ("rtn", "gptq", "awq", "nf4"),
-    "llmcompressor": ("rtn", "gptq"),
+    "llmcompressor": ("rtn", "gptq", "awq"),
     "auto-round": ("rtn", "autoround"),
     "inc": ("rtn", "gptq", "awq", "nf4"),
     "matmul-nbits": ("rtn", "k_quant", "hqq"),

@@ -84,6 +84,9 @@ def llmcompressor(task: Task) -> dict[str, Any]:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
+    if not torch.cuda.is_available():
+        # Its AWQ pins memory for a GPU and stops where there is none.
+        torch.Tensor.pin_memory = lambda self, *_: self
     args = QuantizationArgs(
         num_bits=task.bits,
         symmetric=task.symmetric,
