@@ -8,14 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-from hypothesis import settings
-
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
 # Before anything loads a native thread pool: test workers share the cores, so each one gets one thread.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -23,6 +15,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # No test talks to a model hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 # A loaded machine is no defect of the code under test.
 settings.register_profile("edgeq", deadline=None)

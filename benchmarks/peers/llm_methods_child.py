@@ -253,7 +253,8 @@ def main() -> None:
     found = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - cpu}
     found["mib"] = peak_mib()
     save_file({name: np.ascontiguousarray(value, np.float32) for name, value in values.items()}, out)
-    print(json.dumps(found))
+    # On a line of its own: some tools leave the cursor behind their progress bar.
+    print(f"\n{json.dumps(found)}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from edgeq.compiler.quantize.weights import Floats, Refusal
 from edgeq.compiler.weights.collecting import Readers, stages
 from edgeq.compiler.weights.layer import HESSIAN_BYTES
 from edgeq.compiler.weights.methods import Settings, quantize_calibrated
-from edgeq.compiler.weights.rules import missing_data
+from edgeq.compiler.weights.rules import missing_for_method
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.statistics import InputStatistics
 from edgeq.errors import TargetError
@@ -91,7 +91,7 @@ def learn_blocks(model: Model, nodes: Sequence[ir.Node], state: Rewriter, data: 
     """
     method = state.recipe.weight_method or ""
     if data.source is None:
-        raise missing_data(method)
+        raise missing_for_method(method, text=False)
     products = find_products(nodes, state)
     if not products:
         raise TargetError(

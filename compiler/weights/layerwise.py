@@ -27,7 +27,7 @@ from edgeq.compiler.weights.layer import LayerJob, quantize_layer
 from edgeq.compiler.weights.methods import Settings, method_of, quantize_calibrated, round_stored
 from edgeq.compiler.weights.planning import plan_weights
 from edgeq.compiler.weights.result import MethodResult
-from edgeq.compiler.weights.rules import CALIBRATED, missing_text
+from edgeq.compiler.weights.rules import CALIBRATED, missing_for_method
 from edgeq.compiler.weights.smoothed import smoothing_notes, with_smoothing
 from edgeq.compiler.weights.spec import WeightSpec
 from edgeq.compiler.weights.store import WeightStore
@@ -59,7 +59,7 @@ def quantize_checkpoint(
         accept(planned.plan)
     calibrated = method_of(request.recipe) in CALIBRATED
     if calibrated and request.calibration is None:
-        raise missing_text(request.recipe.weight_method or "")
+        raise missing_for_method(request.recipe.weight_method or "", text=True)
     opened = opened_store(work, checkpoint, request, planned.specs)
     with opened as store, _threads(request.threads):
         run = _Run(request, decoder, planned.specs, store, Settings(request.recipe, rules))

@@ -31,20 +31,14 @@ def check_weights(recipe: Recipe, capabilities: Capabilities) -> None:
         _check_stored(recipe, capabilities.weights, capabilities.target)
 
 
-def missing_data(method: str) -> DataError:
-    """The error for a method that learns from a graph's data and is given none."""
+def missing_for_method(method: str, *, text: bool) -> DataError:
+    """The error for a method that learns from a graph's data or from ``text`` and is given none."""
+    what, such = ("text", "text") if text else ("data", "samples")
+    forms = "" if text else " (a folder of images, .npz, text, …)"
     return DataError(
-        f"The method {method!r} needs calibration data and none was given.",
-        fix="Give representative samples with --calibration (a folder of images, .npz, text, …), or choose "
-        "the method rtn, which needs none.",
-    )
-
-
-def missing_text(method: str) -> DataError:
-    """The error for a method that learns from text and is given none."""
-    return DataError(
-        f"The method {method!r} needs calibration text and none was given.",
-        fix="Give representative text with --calibration, or choose the method rtn, which needs none.",
+        f"The method {method!r} needs calibration {what} and none was given.",
+        fix=f"Give representative {such} with --calibration{forms}, or choose the method rtn, "
+        "which needs none.",
     )
 
 

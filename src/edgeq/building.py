@@ -20,7 +20,7 @@ from edgeq.compiler.pipeline import Compiled, Prepared, compile_model, prepare
 from edgeq.compiler.quantize.dispatch import NEEDS_CALIBRATION, check_recipe, missing_calibration
 from edgeq.compiler.recipe import Recipe
 from edgeq.compiler.weights.diagnosis import diagnose
-from edgeq.compiler.weights.rules import CALIBRATED, missing_data, missing_text
+from edgeq.compiler.weights.rules import CALIBRATED, missing_for_method
 from edgeq.data_notes import unread_note
 from edgeq.machine import library_versions, this_machine
 from edgeq.manifest import Compiling, Manifest, file_entries
@@ -84,7 +84,7 @@ def check_start(order: Order, calibration: Any, *, force: bool) -> None:
         raise missing_calibration(order.recipe.scheme)
     method = order.recipe.weight_method
     if method is not None and method in CALIBRATED and calibration is None:
-        raise missing_text(method) if order.checkpoint else missing_data(method)
+        raise missing_for_method(method, text=order.checkpoint)
     check_output(order.place, force=force)
 
 

@@ -54,7 +54,7 @@ _ROPES = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
-class Decoder:
+class DecoderSpec:
     """A decoder-only transformer; ``windows``: tokens that each layer looks back on, or :data:`NO_WINDOW`."""
 
     family: Family
@@ -78,7 +78,7 @@ class Decoder:
         return float(np.float32(self.hidden**0.5)) if self.family.scaled_embedding else 1.0
 
 
-def read_decoder(checkpoint: Checkpoint) -> Decoder:
+def read_decoder(checkpoint: Checkpoint) -> DecoderSpec:
     """The architecture of ``checkpoint``.
 
     Raises:
@@ -94,7 +94,7 @@ def read_decoder(checkpoint: Checkpoint) -> Decoder:
     if family.kind == "gemma":
         activation = "gelu_tanh"  # whatever the configuration says: transformers' GemmaMLP
     cosines, sines = _rotations(config)
-    return Decoder(
+    return DecoderSpec(
         family,
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,

@@ -9,7 +9,7 @@ from typing import Any
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.errors import ModelError
 from edgeq.targets.language.companions import copy_companions
-from edgeq.targets.onnxruntime_genai.architecture import Decoder
+from edgeq.targets.onnxruntime_genai.architecture import DecoderSpec
 from edgeq.targets.onnxruntime_genai.files import CONFIG_FILE, MODEL_FILE
 
 # Defaults of onnxruntime-genai's search, where the checkpoint's generation_config.json says nothing else.
@@ -27,7 +27,7 @@ _SEARCH: dict[str, Any] = {
 }
 
 
-def write_configuration(checkpoint: Checkpoint, decoder: Decoder, folder: Path) -> tuple[str, ...]:
+def write_configuration(checkpoint: Checkpoint, decoder: DecoderSpec, folder: Path) -> tuple[str, ...]:
     """Write ``genai_config.json`` and copy the tokenizer; returns the names of the files.
 
     Raises:
@@ -38,7 +38,7 @@ def write_configuration(checkpoint: Checkpoint, decoder: Decoder, folder: Path) 
     return (CONFIG_FILE, *copy_companions(checkpoint.path, folder))
 
 
-def genai_config(checkpoint: Checkpoint, decoder: Decoder) -> dict[str, Any]:
+def genai_config(checkpoint: Checkpoint, decoder: DecoderSpec) -> dict[str, Any]:
     """The content of ``genai_config.json``; the keys are those of onnxruntime-genai's ``src/config.h``."""
     generation = _generation(checkpoint.path)
     tokens = {**checkpoint.config, **generation}

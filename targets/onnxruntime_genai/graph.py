@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import TargetError
-from edgeq.targets.onnxruntime_genai.architecture import Decoder
+from edgeq.targets.onnxruntime_genai.architecture import DecoderSpec
 from edgeq.targets.onnxruntime_genai.tensors import StoredTensors
 
 _MICROSOFT = "com.microsoft"
@@ -25,7 +25,7 @@ _Shape: TypeAlias = "Sequence[int | str]"
 PAST, PRESENT = "past_key_values.{}.{}", "present.{}.{}"
 
 
-def decoder_model(decoder: Decoder, tensors: StoredTensors) -> ir.Model:
+def decoder_model(decoder: DecoderSpec, tensors: StoredTensors) -> ir.Model:
     """The graph, whose initializers are read when it is saved; products have the accuracy level 0.
 
     Raises:
@@ -55,7 +55,7 @@ class _Attention:
 
 @dataclass
 class _Writer:
-    decoder: Decoder
+    decoder: DecoderSpec
     tensors: StoredTensors
     graph: ir.Graph = field(init=False)
 

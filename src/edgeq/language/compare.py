@@ -19,7 +19,7 @@ from edgeq.comparison import Row
 from edgeq.compiler.load.checkpoint import Checkpoint
 from edgeq.compiler.model import Model
 from edgeq.compiler.recipe import Recipe
-from edgeq.compiler.weights.rules import CALIBRATED, missing_text
+from edgeq.compiler.weights.rules import CALIBRATED, missing_for_method
 from edgeq.errors import TargetError, UsageError
 from edgeq.language.advice import calibration_sentences, what_to_try
 from edgeq.language.choices import METHODS, Axes, choose, text_names
@@ -164,7 +164,7 @@ def _defaults(
     if texts or not needing:
         return methods, tuple(notes)
     if methods:
-        raise missing_text(needing[0])
+        raise missing_for_method(needing[0], text=True)
     notes.append(f"{' and '.join(needing)} are left out: they need a calibration text, and none was given.")
     return tuple(method for method in METHODS if method not in CALIBRATED), tuple(notes)
 
