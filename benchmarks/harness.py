@@ -21,12 +21,12 @@ from edgeq.benchmarks.metric_info import RESOURCES, resource
 from edgeq.benchmarks.metrics import default_metrics, get_metric
 from edgeq.benchmarks.options import BenchOptions, Part
 from edgeq.benchmarks.parts import names_of, why_missing
-from edgeq.benchmarks.remembered import Remembered
+from edgeq.benchmarks.remembered import reference_of
 from edgeq.benchmarks.size import measure_size
-from edgeq.benchmarks.subject import Subject
+from edgeq.benchmarks.subject import Subject, require_same_threads
 from edgeq.benchmarks.tasks.names import is_task_metric
 from edgeq.calibration.types import DataSource
-from edgeq.errors import EdgeqError, TargetError, UsageError
+from edgeq.errors import EdgeqError, TargetError
 from edgeq.progress import Progress, SilentProgress
 from edgeq.targets.base import DeviceRunner, GeneratingRunner, Runner
 
@@ -117,7 +117,7 @@ def measure_together(
     ]
     with ExitStack() as stack:
         theirs = None if baseline is None else stack.enter_context(closing(baseline.open()))
-        reference = Remembered(theirs) if theirs is not None and len(runs) > 1 else theirs
+        reference = reference_of(theirs, baseline, len(runs), stack)
         for run in runs:
             with run.attempt():
                 run.start(stack, reference, wanted)
@@ -191,7 +191,7 @@ class _Run:
     def start(self, stack: ExitStack, theirs: Runner | None, wanted: _Wanted) -> None:
         """Everything that takes no clock: size, placement, accuracy."""
         job = self.job
-        _require_same_threads(job.artefact, job.baseline)
+        require_same_threads(job.artefact, job.baseline)
         if job.asks("size"):
             self.result.add(measure_size(job.artefact, job.baseline))
         if job.asks("placement"):
@@ -204,15 +204,6 @@ class _Run:
     def asks(self, *parts: Part) -> bool:
         """Whether one of the parts is still to be measured."""
         return self.error is None and self.job.asks(*parts)
-
-
-def _require_same_threads(artefact: Subject, baseline: Subject | None) -> None:
-    if baseline is None or baseline.threads == artefact.threads:
-        return
-    raise UsageError(
-        f"The artefact has {artefact.threads} threads and the baseline {baseline.threads}.",
-        fix="Give both the same number.",
-    )
 
 
 def _add_accuracy(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from hashlib import blake2b
 
+from edgeq.benchmarks.subject import Subject
 from edgeq.calibration.types import Array, Arrays, TensorSpec
-from edgeq.targets.base import Runner
+from edgeq.targets.base import RecallingRunner, Runner
 
 # Of answers in memory; samples beyond that are run again for every artefact.
 LIMIT = 256 * 2**20
@@ -44,6 +46,20 @@ class Remembered:
         """Forget everything and close the runner."""
         self._answers.clear()
         self._runner.close()
+
+
+def reference_of(
+    theirs: Runner | None, baseline: Subject | None, artefacts: int, stack: ExitStack
+) -> Runner | None:
+    """The baseline ``theirs`` as accuracy needs it: what it has computed once it need not compute again.
+
+    ``stack`` closes what is opened here.
+    """
+    if theirs is None or baseline is None:
+        return None
+    if baseline.states is not None and isinstance(theirs, RecallingRunner):
+        return stack.enter_context(closing(theirs.recalling(baseline.states)))
+    return Remembered(theirs) if artefacts > 1 else theirs
 
 
 def _key(inputs: Arrays) -> bytes:

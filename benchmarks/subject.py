@@ -24,12 +24,14 @@ class Subject:
         files: the files that ship, relative to the folder; left out where ``path`` is an ``.onnx`` file,
             which ships with its external data.
         threads: of the runtime, None for every CPU that this process may use.
+        states: a folder for what its runner has computed, where the runner can keep that (for accuracy).
     """
 
     target: str
     path: Path
     files: tuple[str, ...] = ()
     threads: int | None = None
+    states: Path | None = None
 
     def open(self) -> Runner:
         """Load it.
@@ -55,6 +57,16 @@ class Subject:
         from edgeq.targets.onnxruntime.runner import OnnxRuntimeRunner
 
         return OnnxRuntimeRunner(self.path, threads=self.threads)
+
+
+def require_same_threads(artefact: Subject, baseline: Subject | None) -> None:
+    """Raises UsageError where two models that are compared have different numbers of threads."""
+    if baseline is None or baseline.threads == artefact.threads:
+        return
+    raise UsageError(
+        f"The artefact has {artefact.threads} threads and the baseline {baseline.threads}.",
+        fix="Give both the same number.",
+    )
 
 
 def _imported(spec: str) -> Callable[..., Runner]:

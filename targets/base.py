@@ -176,6 +176,17 @@ class DeviceRunner(Protocol):
 
 
 @runtime_checkable
+class RecallingRunner(Runner, Protocol):
+    """A runner that can keep what it computes on the disk, for later runners of the same model."""
+
+    def recalling(self, folder: Path) -> Runner:
+        """The same model in a runner that answers inputs it has seen from ``folder``, bit for bit alike.
+
+        Its times mean nothing. It is to be closed as well.
+        """
+
+
+@runtime_checkable
 class GeneratingRunner(Runner, Protocol):
     """A language model's runner with a cache, so that it can go on token by token."""
 

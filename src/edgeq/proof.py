@@ -171,15 +171,20 @@ def _why(possible: Measurable) -> str:
 
 
 @contextmanager
-def baseline_of(original: Model | None, threads: int | None) -> Iterator[Subject | None]:
-    """The FP32 original in a folder of its own, for as long as it is measured."""
+def baseline_of(
+    original: Model | None, threads: int | None, states: Path | None = None
+) -> Iterator[Subject | None]:
+    """The FP32 original in a folder of its own, for as long as it is measured.
+
+    ``states``: where a checkpoint's runner keeps what it has computed (:class:`Subject`).
+    """
     if original is None:
         yield None
         return
     if original.is_checkpoint:
         place = Path(original.source.location)
         names = tuple(file.name for file in Checkpoint(place).files)
-        yield Subject(CHECKPOINT_RUNNER, place, names, threads)
+        yield Subject(CHECKPOINT_RUNNER, place, names, threads, states)
         return
     with tempfile.TemporaryDirectory(prefix="edgeq-baseline-") as folder:
         files = save(original, Path(folder) / BASELINE_FILE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from edgeq.calibration.types import Array, Arrays
 from edgeq.errors import TargetError
 from edgeq.machine import usable_cores
 from edgeq.targets.inputs import check_threads, closed_runner, nothing_started, sizes_text
+from edgeq.targets.language.known_states import KnownStates
 from edgeq.targets.language.signature import TOKEN_IDS, logits
 from edgeq.targets.loaded import LoadedRunner
 
@@ -17,19 +20,25 @@ from edgeq.targets.loaded import LoadedRunner
 class LanguageRunner(LoadedRunner):
     """``input_ids`` int64 [batch, sequence] → ``logits`` float32 [batch, sequence, vocabulary]."""
 
-    def __init__(self, model: Any, *, threads: int | None = None) -> None:
-        """``model`` is a causal model of transformers; ``threads`` None: every usable CPU."""
+    def __init__(self, model: Any, *, threads: int | None = None, states: Path | None = None) -> None:
+        """``model`` is a causal model of transformers; ``threads`` None: every usable CPU.
+
+        ``states``: a folder for what is computed, which is not computed again
+        (:class:`edgeq.targets.language.known_states.KnownStates`).
+        """
         check_threads(threads)
         self.threads = threads or usable_cores()
         self._past: Any = None
+        self._known = None if states is None else KnownStates(model, states)
         super().__init__(model, [TOKEN_IDS], [logits(int(model.config.vocab_size))])
 
     def _run(self, inputs: Arrays) -> dict[str, Array]:
         import torch
 
         ids = torch.from_numpy(inputs["input_ids"])
-        found = self._forward(sizes_text(inputs), input_ids=ids, use_cache=False)
-        return {"logits": np.asarray(found.logits.float().numpy())}
+        forward = partial(self._forward, sizes_text(inputs), input_ids=ids, use_cache=False)
+        found = forward().logits if self._known is None else self._known.logits(inputs["input_ids"], forward)
+        return {"logits": np.asarray(found.float().numpy())}
 
     def start(self, prompt: Array, new_tokens: int) -> Array:
         """Read a prompt, int64 [tokens]; the logits of the next token, float32 [vocabulary].
@@ -52,7 +61,13 @@ class LanguageRunner(LoadedRunner):
 
     def close(self) -> None:
         super().close()
-        self._past = None
+        self._past = self._known = None
+
+    def recalling(self, folder: Path) -> LanguageRunner:
+        """The same model in a runner that keeps what it computes in ``folder``; both must be closed."""
+        if self._model is None:
+            raise closed_runner()
+        return LanguageRunner(self._model, threads=self.threads, states=folder)
 
     def _read(self, tokens: Array) -> Array:
         """Tokens after those in the cache, which grows by them; the logits behind the last one."""

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeq.cli.app import app
+from edgeq.targets.language.known_states import KnownStates
 from tests.support.compared_llama import llama_workspace
 
 pytest.importorskip("transformers")
@@ -102,6 +103,23 @@ def test_finished_rows_are_not_made_again_and_missing_ones_are(work: Path, first
     assert {name for name in after if after[name] != before[name]} == {folder.name}
     lines = [line.split() for line in run.stdout.splitlines() if line.startswith("✗")]
     assert [line[2] for line in lines] == ["hf-gptq", "hf-gptq", "vllm", "vllm"]
+
+
+def test_the_float_model_computes_each_window_once(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    watching = KnownStates._watching
+    monkeypatch.setattr(KnownStates, "_watching", lambda self: computed.append(1) or watching(self))
+    run = edgeq(
+        work, *COMMON[:-1], "once/m", "--methods", "rtn", "--formats", "hf-gptq,vllm", "--block-size", "32",
+        "--json", *BUDGETS,
+    )  # fmt: skip
+    assert run.exit_code == 0, run.stderr
+    rows = json.loads(run.stdout)["rows"]
+    assert len(rows) == 2
+    perplexity = next(m for m in rows[0]["measured"]["metrics"] if m["metric"] == "perplexity")
+    detail = perplexity["detail"]
+    assert len(computed) == -(-detail["samples"] // detail["batch"])
+    assert not list(work.rglob(".edgeq-work"))
 
 
 def test_an_artefact_of_another_order_is_not_replaced(work: Path, first: dict[str, object]) -> None:

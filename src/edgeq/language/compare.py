@@ -41,6 +41,7 @@ from edgeq.language.run_memory import RunMemory
 from edgeq.progress import Progress, SilentProgress
 from edgeq.proof import baseline_of, result, write
 from edgeq.rows import Proofs, Work, accepted, build_artefact, left, note, ordered
+from edgeq.states import states_of
 
 # What is asked of every row when nobody says: most readers do not notice so much.
 DEFAULT_BUDGET = "perplexity <= 105%"
@@ -120,7 +121,8 @@ def compare(
     for name, text in zip(axes.calibrations, texts, strict=True):
         materials[name] = base.with_calibration(text)
     proofs = Proofs(tuple(metrics) or default_metrics(), gate, threads, options)
-    _run(rows, materials, proofs, prefix, force, threads, progress)
+    with states_of(base.original, prefix, threads) as states:
+        _run(rows, materials, proofs, prefix, states, force, progress)
 
     config = Checkpoint(Path(base.original.source.location)).config
     memory = {
@@ -179,15 +181,17 @@ def _run(
     materials: Mapping[str | None, Material],
     proofs: Proofs,
     prefix: Path,
+    states: Path | None,
     force: bool,
-    threads: int | None,
     progress: Progress,
 ) -> None:
     """Refuse what can be refused before any work, then build and measure row by row."""
     standard = Recipe(scheme="int4-weight")
     open_rows = [row for row in rows if row.error is None]
     works = [
-        work for row in open_rows if (work := ordered(row, standard, prefix, False, threads)) is not None
+        work
+        for row in open_rows
+        if (work := ordered(row, standard, prefix, False, proofs.threads)) is not None
     ]
     for name, material in materials.items():
         accepted([work for work in works if work.row.candidate.calibration == name], material, proofs)
@@ -206,7 +210,7 @@ def _run(
                 material.discard()
             if work.row.error is None:
                 with work.failing():
-                    _measure(work, material.original, progress)
+                    _measure(work, material.original, states, progress)
 
 
 def _shared(work: Work) -> str:
@@ -223,7 +227,7 @@ def _there(work: Work, material: Material, force: bool, progress: Progress) -> N
     work.row.result = result(work.order.place, work.manifest, work.compiling)
 
 
-def _measure(work: Work, original: Model, progress: Progress) -> None:
+def _measure(work: Work, original: Model, states: Path | None, progress: Progress) -> None:
     """One artefact at a time beside the original: of large models two fit the memory, not twenty."""
     proof = work.proof
     assert proof is not None
@@ -233,7 +237,7 @@ def _measure(work: Work, original: Model, progress: Progress) -> None:
         write(known, work.order.place)
         work.row.result = result(work.order.place, known)
         return
-    with baseline_of(original, proof.threads) as baseline:
+    with baseline_of(original, proof.threads, states) as baseline:
         found = measure_together(
             [proof.subject(work.built, work.order.place)],
             baseline,
