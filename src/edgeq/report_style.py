@@ -18,7 +18,8 @@ header { display: flex; flex-wrap: wrap; gap: 12px 24px; align-items: flex-start
 h1 { font-size: 26px; line-height: 1.25; margin: 0 0 4px; overflow-wrap: anywhere; }
 h1 span { color: var(--soft); font-weight: 400; }
 h2 { font-size: 17px; margin: 36px 0 10px; }
-.tight td:nth-child(2) { white-space: nowrap; } .tight td:last-child { min-width: 260px; }
+.tight td:nth-child(2), .tight td:nth-last-child(2) { white-space: nowrap; }
+.tight td:last-child { min-width: 260px; }
 h3 { font-size: 13px; margin: 18px 0 6px; color: var(--soft); font-weight: 600; }
 .card h3 { margin-top: 0; }
 p { margin: 0 0 10px; } .soft { color: var(--soft); }
@@ -47,6 +48,7 @@ dl { display: grid; grid-template-columns: minmax(120px, max-content) 1fr; gap: 
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 ul { margin: 0; padding-left: 20px; } li { margin: 3px 0; }
 details > summary { cursor: pointer; padding: 6px 0; color: var(--accent); }
+.charts > :only-child { max-width: 560px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); gap: 12px; }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
 svg .strong { fill: var(--ink); } svg .ours { fill: var(--accent); } svg .base { fill: var(--base); }

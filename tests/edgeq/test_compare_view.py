@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,28 @@ def test_points_stand_where_their_numbers_say() -> None:
     assert (linear.at(10), linear.at(20)) == pytest.approx((8, 108))
     assert linear.ticks() == [10, 12.5, 15, 17.5, 20] or 10 in linear.ticks()
     assert Axis.over([5, 5], 0, 10).at(5) == pytest.approx(5)
+
+
+def _ticks_beside(perplexities: Sequence[float]) -> list[str]:
+    """What the axis of perplexities says beside points above and below FP32's 50."""
+    found = [
+        Mark(i, Point(str(i), 1000 + i, Spread.exactly(value), UNKNOWN), True)
+        for i, value in enumerate(perplexities)
+    ]
+    [chart] = trade_charts(found, 50.0)
+    assert "perplexity - FP32" in chart
+    return re.findall(r'text-anchor="end">([^<]+)<', chart)
+
+
+def test_less_than_fp32_is_drawn_as_less() -> None:
+    assert "-4" in _ticks_beside([44, 46])
+    assert _ticks_beside([49.9, 50.1])[0].startswith("-0.1")
+
+
+def test_on_a_logarithmic_axis_what_is_no_worse_than_fp32_stands_at_the_least_value() -> None:
+    ticks = _ticks_beside([49.99, 50.5, 80])
+    assert ticks[0] == "≤ 0.05"
+    assert not any(tick.startswith("-") for tick in ticks)
 
 
 def test_speed_is_a_multiple_of_what_fp32_reached_in_the_same_turns() -> None:

@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 460, 330
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 40
 # Values that differ by more are drawn on a logarithmic axis.
 LOGARITHMIC = 4.0
-# Of FP32's perplexity: less above it (or below it) is drawn as so much.
+# Of FP32's perplexity: less above it (or below it) is drawn as so much on a logarithmic axis.
 LEAST = 1e-3
 # Of the box of a number beside its point.
 BOX_WIDTH, BOX_HEIGHT = 17.0, 13.0
@@ -99,15 +99,15 @@ def trade_charts(marks: Sequence[Mark], baseline: float | None) -> list[Html]:
 def _chart(
     marks: Sequence[Mark], across: Callable[[Point], Spread], unit: str, title: str, baseline: float | None
 ) -> Html:
-    heights = [_above(mark.point.perplexity, baseline) for mark in marks]
-    y = Axis.over([height.value for height in heights], HEIGHT - BOTTOM, TOP + 14)
+    heights, least = _heights([mark.point.perplexity for mark in marks], baseline)
+    y = _upwards(heights)
     x = Axis.over([across(mark.point).value for mark in marks], LEFT, WIDTH - RIGHT)
     spots = [
         (x.at(across(mark.point).value), y.at(height.value))
         for mark, height in zip(marks, heights, strict=True)
     ]
     boxes = place_numbers(spots)
-    parts: list[Html | None] = [*_frame(x, y, unit, title, baseline)]
+    parts: list[Html | None] = [*_frame(x, y, unit, title, baseline, least)]
     parts += [_bar(height, spot, y) for height, spot in zip(heights, spots, strict=True)]
     # The front is drawn last, so that nothing hides it.
     order = sorted(range(len(marks)), key=lambda i: (marks[i].chosen, marks[i].front))
@@ -116,29 +116,51 @@ def _chart(
     return el("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
 
 
-def _above(perplexity: Spread, baseline: float | None) -> Spread:
-    """What FP32 does not have: 8 bits and 2 bits differ by orders of magnitude in it, not in perplexity."""
+def _heights(perplexities: Sequence[Spread], baseline: float | None) -> tuple[Sequence[Spread], float | None]:
+    """What FP32 does not have: 8 bits and 2 bits differ by orders of magnitude in it, not in perplexity.
+
+    Where they do, rows that are no worse than FP32 are drawn at the second value, which stands for less too.
+    """
     if baseline is None:
-        return perplexity
-    least = LEAST * baseline
-    value, low, high = (
-        max(end - baseline, least) for end in (perplexity.value, perplexity.low, perplexity.high)
-    )
-    return Spread(value, low, high)
+        return perplexities, None
+    above = [Spread(p.value - baseline, p.low - baseline, p.high - baseline) for p in perplexities]
+    least, most = LEAST * baseline, max(height.value for height in above)
+    lowest = min(height.value for height in above)
+    if lowest >= least or most < LOGARITHMIC * max(-lowest, least):
+        return above, None
+    return [Spread(*(max(end, least) for end in (h.value, h.low, h.high))) for h in above], least
 
 
-def _frame(x: Axis, y: Axis, unit: str, title: str, baseline: float | None) -> Iterator[Html]:
+def _upwards(heights: Sequence[Spread]) -> Axis:
+    """Holds all points, and their intervals too where equal differences are equal lengths."""
+    axis = Axis.over([height.value for height in heights], HEIGHT - BOTTOM, TOP + 14)
+    if axis.logarithmic:
+        return axis
+    ends = [end for h in heights for end in (h.value, h.low, h.high) if math.isfinite(end)]
+    return Axis.over(ends, HEIGHT - BOTTOM, TOP + 14)
+
+
+def _frame(
+    x: Axis, y: Axis, unit: str, title: str, baseline: float | None, least: float | None
+) -> Iterator[Html]:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     yield el("line", x1=_n(LEFT), x2=_n(right), y1=_n(bottom), y2=_n(bottom), class_="axis")
     yield el("line", x1=_n(LEFT), x2=_n(LEFT), y1=_n(TOP), y2=_n(bottom), class_="axis")
     for value in x.ticks():
         text = format_value(value, unit if unit == "bytes" else "")
         yield el("text", text, x=_n(x.at(value)), y=_n(bottom + 16), text_anchor="middle")
+    if least is not None:
+        yield _tick(f"≤ {format_value(least, '')}", y.at(least))
     for value in y.ticks():
-        yield el("text", format_value(value, ""), x=_n(LEFT - 6), y=_n(y.at(value) + 4), text_anchor="end")
+        if least is None or abs(y.at(value) - y.at(least)) > BOX_HEIGHT:
+            yield _tick(format_value(value, ""), y.at(value))
     yield el("text", title, x=_n((LEFT + right) / 2), y=_n(HEIGHT - 6), text_anchor="middle", class_="strong")
-    above = "" if baseline is None else f" above FP32's {format_value(baseline, '')}"
+    above = "" if baseline is None else f" - FP32's {format_value(baseline, '')}"
     yield el("text", f"perplexity{above}", x=_n(4), y=_n(TOP), class_="strong")
+
+
+def _tick(text: str, height: float) -> Html:
+    return el("text", text, x=_n(LEFT - 6), y=_n(height + 4), text_anchor="end")
 
 
 def _bar(height: Spread, spot: tuple[float, float], y: Axis) -> Html | None:
