@@ -205,8 +205,8 @@ def _left(path: Path) -> str:
         return "Nothing was left behind."
     size = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
     return (
-        f"{work} keeps what was computed ({size / 1e6:.0f} MB): the same command goes on with it, and "
-        "removes it when it is done."
+        f"{work} keeps the weights that were quantized ({size / 1e6:.0f} MB): the same command goes on with "
+        "them, and removes them when it is done."
     )
 
 

@@ -214,7 +214,7 @@ def test_a_full_disk_says_what_a_run_has_left_to_go_on_with(tmp_path: Path) -> N
     with pytest.raises(TargetError) as caught, artefact_folder(tmp_path / "artefact"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert "Nothing was left behind" not in caught.value.what
-    assert f"{tmp_path / WORK} keeps what was computed (3 MB): the same command goes on" in (
+    assert f"{tmp_path / WORK} keeps the weights that were quantized (3 MB): the same command goes on" in (
         caught.value.what
     )
     assert kept.is_file()
