@@ -106,7 +106,7 @@ def _make_temporary(path: Path) -> tuple[Path, int]:
         _remove_abandoned(path)
         temporary = path.with_name(f".{path.name}{_BUILDING}{secrets.token_hex(4)}")
         temporary.mkdir()
-        return temporary, _lock(temporary)
+        return temporary, locked(temporary)
     except OSError as error:
         if _full(error) is not None:
             raise
@@ -130,7 +130,7 @@ def check_writable(folder: Path) -> None:
             )
 
 
-def _lock(folder: Path) -> int:
+def locked(folder: Path) -> int:
     """Lock ``folder`` until the descriptor is closed or the process ends, however it ends.
 
     Raises:
@@ -157,7 +157,7 @@ def _remove_abandoned(path: Path) -> None:
             folder.rename(path)
     for folder in path.parent.glob(f".{_escaped(path.name)}{_BUILDING}*"):
         with suppress(OSError):
-            descriptor = _lock(folder)
+            descriptor = locked(folder)
             shutil.rmtree(folder, ignore_errors=True)
             os.close(descriptor)
 

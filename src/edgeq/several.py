@@ -26,7 +26,7 @@ from edgeq.machine import usable_cores
 from edgeq.progress import Progress, SilentProgress
 from edgeq.proof import Proof, baseline_of
 from edgeq.rows import Proofs, Work, accepted, build_artefact, left, note, ordered
-from edgeq.states import states_of
+from edgeq.states import states_beside
 from edgeq.targets.registry import expand_targets
 from edgeq.winner import Contender, choose_winner
 
@@ -134,7 +134,7 @@ def _measure(works: Sequence[Work], original: Model, progress: Progress) -> None
     subjects = [proof.subject(work.built, work.order.place) for work in works]
     options = [proof.possible(work.order.target)[0] for work in works]
     with (
-        states_of(original, works[0].order.place, proof.threads) as states,
+        states_beside(works[0].order.place, original, len(works)) as states,
         baseline_of(original, proof.threads, states) as baseline,
     ):
         found = measure_together(

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 
-from edgeq.artefact import WORK
+from edgeq.artefact import locked
 from edgeq.compiler.model import Model
-from edgeq.machine import library_versions
+
+_PREFIX = ".edgeq-states-"
 
 
 @contextmanager
-def states_of(original: Model, prefix: Path, threads: int | None) -> Iterator[Path | None]:
-    """A folder for the states of a checkpoint; what a killed run left there is found again. None: a graph."""
-    if not original.is_checkpoint:
+def states_beside(place: Path, original: Model, artefacts: int) -> Iterator[Path | None]:
+    """A folder beside ``place`` for the states of ``original``, of this run alone; it is removed at the end.
+
+    None where nothing is to be gained: of a graph, for one artefact, and where no folder can be made. What
+    killed runs left there is removed.
+    """
+    folder = _made(place.parent) if original.is_checkpoint and artefacts > 1 else None
+    if folder is None:
         yield None
         return
-    what = f"{original.source.sha256} {threads} {sorted(library_versions().items())}"
-    folder = prefix.parent / WORK / f"states-{blake2b(what.encode(), digest_size=8).hexdigest()}"
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        folder.parent.rmdir()
+    lock = locked(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _made(parent: Path) -> Path | None:
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for folder in parent.glob(f"{_PREFIX}*"):
+            with suppress(OSError):
+                descriptor = locked(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(descriptor)
+        return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    except OSError:
+        return None

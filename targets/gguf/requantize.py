@@ -48,8 +48,16 @@ def requantize(
     with silence() as errors, native_errors() as said:
         status = lib.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(parameters))
     if status != 0:
-        why = "; ".join(dict.fromkeys([*errors[:1], *said[:1]])) or f"status {status}"
-        raise TargetError(f"llama.cpp cannot make {file_type.name}: {why}.", fix="Choose another -O type.")
+        why = "; ".join(dict.fromkeys(map(_words, [*errors[:1], *said[:1]]))) or f"status {status}"
+        fix = "Choose another -O type."
+        if "importance matrix" in why and not importance:
+            fix = "Give a text with --calibration, or choose another -O type."
+        raise TargetError(f"llama.cpp cannot make {file_type.name}: {why}.", fix=fix)
+
+
+def _words(message: str) -> str:
+    """A message of several lines in one, without the lines that only underline."""
+    return " ".join(line.strip() for line in message.splitlines() if line.strip(" =\t"))
 
 
 def _matrix(lib: Any, importance: Mapping[str, Floats]) -> Any:

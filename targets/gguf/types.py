@@ -55,8 +55,9 @@ FILE_TYPES: dict[str, FileType] = {
         FileType("q3_k_s", 11, "Q3_K", _INT3, "llama.cpp"),
         FileType("q3_k_m", 12, "Q3_K", _INT3, "llama.cpp"),
         FileType("q3_k_l", 13, "Q3_K", _INT3, "llama.cpp"),
-        FileType("iq3_xxs", 23, "IQ3_XXS", _INT3, "llama.cpp"),
-        FileType("iq3_xs", 22, "IQ3_S", _INT3, "llama.cpp"),
+        # Their mixes have IQ2_S and IQ3_XXS for queries and keys, which need a matrix.
+        FileType("iq3_xxs", 23, "IQ3_XXS", _INT3, "llama.cpp", importance=True),
+        FileType("iq3_xs", 22, "IQ3_S", _INT3, "llama.cpp", importance=True),
         FileType("iq3_s", 26, "IQ3_S", _INT3, "llama.cpp"),
         FileType("iq3_m", 27, "IQ3_S", _INT3, "llama.cpp"),
         FileType("q2_k", 10, "Q2_K", _INT2, "llama.cpp"),

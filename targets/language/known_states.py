@@ -6,8 +6,9 @@ The last hidden states are small (tokens x hidden size) where logits are not (to
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,28 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.types import Array
+from edgeq.errors import TargetError
 
-# Of states on the disk; inputs beyond that are run again.
+# Of states in a folder; inputs beyond that are run again.
 LIMIT = 4 * 2**30
+# What must stay free on the disk: artefacts are written there.
+RESERVE = 2 * 2**30
 
 
 class KnownStates:
     """The last hidden states of ``model``, of transformers, in ``folder``, by the token ids they came from.
 
-    The first answer is made twice, also from its states: where the logits differ in any bit (of a model that
-    puts something else between them), nothing is kept.
+    The first answer is made twice, also from its file: where the logits differ in any bit (of a model that
+    puts something else between states and logits), nothing is kept.
     """
 
-    def __init__(self, model: Any, folder: Path, limit: int = LIMIT) -> None:
+    def __init__(self, model: Any, folder: Path, *, limit: int = LIMIT, reserve: int = RESERVE) -> None:
         # What makes the states: classes name it in one of two ways, and themselves in the other.
         parts = [part for part in (model.get_decoder(), model.base_model) if part is not model]
         self._decoder: Any = parts[0] if parts else None
         self._folder = folder
-        self._left = limit
+        self._left = limit - sum(file.stat().st_size for file in folder.glob("*.npy"))
+        self._reserve = reserve
         self._sound: bool | None = None if parts else False
 
     def logits(self, ids: Array, forward: Callable[[], Any]) -> Any:
@@ -40,41 +45,51 @@ class KnownStates:
         if self._sound is False:
             return forward().logits
         place = self._folder / f"{_key(ids)}.npy"
-        known = _read(place)
+        known = _read(place, ids)
         if known is not None:
             with self._answering(known):
                 return forward().logits
         with self._watching() as seen:
             logits = forward().logits
-        if seen and seen[-1].nbytes <= self._left:
-            self._keep(place, seen[-1], logits, forward)
+        if seen and self._has_room(seen[-1].nbytes):
+            self._keep(place, seen[-1])
+            if self._sound is None:
+                self._prove(place, ids, logits, forward)
         return logits
 
-    def _keep(self, place: Path, states: Array, logits: Any, forward: Callable[[], Any]) -> None:
-        if self._sound is None:
-            self._sound = self._same(states, logits, forward)
-        if not self._sound:
-            return
-        scratch = place.with_suffix(".partial")
+    def _has_room(self, size: int) -> bool:
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("wb") as file:
-                np.save(file, states)
-            scratch.replace(place)
+            return size <= self._left and shutil.disk_usage(self._folder).free - size >= self._reserve
+        except OSError:
+            return False
+
+    def _keep(self, place: Path, states: Array) -> None:
+        try:
+            np.save(place, states)
             self._left -= states.nbytes
         except OSError:
-            # A full disk costs time, not results.
-            self._left = 0
-            with suppress(OSError):
-                scratch.unlink()
+            self._forget()
+
+    def _prove(self, place: Path, ids: Array, logits: Any, forward: Callable[[], Any]) -> None:
+        """Whether the file's states have the same ``logits``; else nothing is kept."""
+        known = _read(place, ids)
+        self._sound = known is not None and self._same(known, logits, forward)
+        if not self._sound:
+            self._forget()
 
     def _same(self, states: Array, logits: Any, forward: Callable[[], Any]) -> bool:
         try:
             with self._answering(states):
                 again = forward().logits
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError):
+            return bool(np.array_equal(again.numpy(), logits.numpy(), equal_nan=True))
+        except (TargetError, AttributeError, KeyError, TypeError):
             return False
-        return bool(np.array_equal(again.numpy(), logits.numpy(), equal_nan=True))
+
+    def _forget(self) -> None:
+        """No states from now on: they cost time, not results or the disk's last bytes."""
+        self._sound = False
+        for file in self._folder.glob("*.npy"):
+            file.unlink(missing_ok=True)
 
     @contextmanager
     def _watching(self) -> Iterator[list[Array]]:
@@ -119,11 +134,13 @@ class _Answer:
         return (self.last_hidden_state,)[index]
 
 
-def _read(place: Path) -> Array | None:
+def _read(place: Path, ids: Array) -> Array | None:
+    """The states of ``ids``: None where there are none, or something else is in the file."""
     try:
-        return np.asarray(np.load(place))
+        found = np.asarray(np.load(place))
     except (OSError, ValueError, EOFError):
         return None
+    return found if found.dtype == np.float32 and found.shape[:-1] == ids.shape else None
 
 
 def _key(ids: Array) -> str:

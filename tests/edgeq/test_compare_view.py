@@ -234,6 +234,11 @@ def test_less_than_fp32_is_drawn_as_less() -> None:
     assert _ticks_beside([49.9, 50.1])[0].startswith("-0.1")
 
 
+def test_what_hardly_differs_from_fp32_does_not_fill_the_axis() -> None:
+    assert _ticks_beside([50.0005, 50.15]) == ["0", "0.05", "0.1", "0.15"]
+    assert _ticks_beside([50.0005, 50.25]) == ["≤ 0.05", "0.1", "0.2"]
+
+
 def test_on_a_logarithmic_axis_what_is_no_worse_than_fp32_stands_at_the_least_value() -> None:
     ticks = _ticks_beside([49.99, 50.5, 80])
     assert ticks[0] == "≤ 0.05"

@@ -41,7 +41,7 @@ from edgeq.language.run_memory import RunMemory
 from edgeq.progress import Progress, SilentProgress
 from edgeq.proof import baseline_of, result, write
 from edgeq.rows import Proofs, Work, accepted, build_artefact, left, note, ordered
-from edgeq.states import states_of
+from edgeq.states import states_beside
 
 # What is asked of every row when nobody says: most readers do not notice so much.
 DEFAULT_BUDGET = "perplexity <= 105%"
@@ -121,8 +121,7 @@ def compare(
     for name, text in zip(axes.calibrations, texts, strict=True):
         materials[name] = base.with_calibration(text)
     proofs = Proofs(tuple(metrics) or default_metrics(), gate, threads, options)
-    with states_of(base.original, prefix, threads) as states:
-        _run(rows, materials, proofs, prefix, states, force, progress)
+    _run(rows, materials, proofs, prefix, force, progress)
 
     config = Checkpoint(Path(base.original.source.location)).config
     memory = {
@@ -181,7 +180,6 @@ def _run(
     materials: Mapping[str | None, Material],
     proofs: Proofs,
     prefix: Path,
-    states: Path | None,
     force: bool,
     progress: Progress,
 ) -> None:
@@ -201,16 +199,24 @@ def _run(
         if work.manifest is None:
             check_output(work.order.place, force=force)
     works.sort(key=_shared)
-    for position, work in enumerate(works, 1):
-        material = materials[work.row.candidate.calibration]
-        with progress.task(f"{work.row.candidate.name}, {position} of {len(works)}"):
-            with work.failing():
-                _there(work, material, force, progress)
-            if position == len(works) or _shared(works[position]) != _shared(work):
-                material.discard()
-            if work.row.error is None:
-                with work.failing():
-                    _measure(work, material.original, states, progress)
+    with states_beside(prefix, materials[None].original, len(works)) as states:
+        for position, work in enumerate(works, 1):
+            last = position == len(works) or _shared(works[position]) != _shared(work)
+            with progress.task(f"{work.row.candidate.name}, {position} of {len(works)}"):
+                _make(work, materials[work.row.candidate.calibration], last, states, force, progress)
+
+
+def _make(
+    work: Work, material: Material, last: bool, states: Path | None, force: bool, progress: Progress
+) -> None:
+    """Build and measure one row; ``last``: of those that may share its quantization."""
+    with work.failing():
+        _there(work, material, force, progress)
+    if last:
+        material.discard()
+    if work.row.error is None:
+        with work.failing():
+            _measure(work, material.original, states, progress)
 
 
 def _shared(work: Work) -> str:

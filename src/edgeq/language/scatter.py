@@ -42,20 +42,22 @@ class Axis:
     start: float
     end: float
 
+    # Whether equal ratios are equal lengths.
+    logarithmic: bool = False
+
     @classmethod
-    def over(cls, values: Sequence[float], start: float, end: float) -> Axis:
-        """An axis that holds all values."""
+    def over(
+        cls, values: Sequence[float], start: float, end: float, *, logarithmic: bool | None = None
+    ) -> Axis:
+        """An axis that holds all values; ``logarithmic`` None: where they differ by much."""
         low, high = min(values), max(values)
-        if low > 0 and high / low > LOGARITHMIC:
+        if logarithmic is None:
+            logarithmic = low > 0 and high / low > LOGARITHMIC
+        if logarithmic:
             margin = (high / low) ** 0.06
-            return cls(low / margin, high * margin, start, end)
+            return cls(low / margin, high * margin, start, end, logarithmic=True)
         margin = 0.08 * (high - low) or abs(high) * 0.05 or 1.0
         return cls(low - margin, high + margin, start, end)
-
-    @property
-    def logarithmic(self) -> bool:
-        """Whether equal ratios are equal lengths."""
-        return self.low > 0 and self.high / self.low > LOGARITHMIC
 
     def at(self, value: float) -> float:
         """The pixel of a value."""
@@ -99,16 +101,16 @@ def trade_charts(marks: Sequence[Mark], baseline: float | None) -> list[Html]:
 def _chart(
     marks: Sequence[Mark], across: Callable[[Point], Spread], unit: str, title: str, baseline: float | None
 ) -> Html:
-    heights, least = _heights([mark.point.perplexity for mark in marks], baseline)
-    y = _upwards(heights)
+    heights = _Heights.of([mark.point.perplexity for mark in marks], baseline)
+    y = heights.axis()
     x = Axis.over([across(mark.point).value for mark in marks], LEFT, WIDTH - RIGHT)
     spots = [
         (x.at(across(mark.point).value), y.at(height.value))
-        for mark, height in zip(marks, heights, strict=True)
+        for mark, height in zip(marks, heights.spreads, strict=True)
     ]
     boxes = place_numbers(spots)
-    parts: list[Html | None] = [*_frame(x, y, unit, title, baseline, least)]
-    parts += [_bar(height, spot, y) for height, spot in zip(heights, spots, strict=True)]
+    parts: list[Html | None] = [*_frame(x, y, unit, title, baseline, heights.least)]
+    parts += [_bar(height, spot, y) for height, spot in zip(heights.spreads, spots, strict=True)]
     # The front is drawn last, so that nothing hides it.
     order = sorted(range(len(marks)), key=lambda i: (marks[i].chosen, marks[i].front))
     parts += [_mark(marks[i], spots[i], boxes[i], across(marks[i].point), unit) for i in order]
@@ -116,28 +118,36 @@ def _chart(
     return el("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=label)
 
 
-def _heights(perplexities: Sequence[Spread], baseline: float | None) -> tuple[Sequence[Spread], float | None]:
-    """What FP32 does not have: 8 bits and 2 bits differ by orders of magnitude in it, not in perplexity.
+@dataclass(frozen=True)
+class _Heights:
+    """Perplexities less FP32's; ``least``: what stands for itself and all below, on a logarithmic axis."""
 
-    Where they do, rows that are no worse than FP32 are drawn at the second value, which stands for less too.
-    """
-    if baseline is None:
-        return perplexities, None
-    above = [Spread(p.value - baseline, p.low - baseline, p.high - baseline) for p in perplexities]
-    least, most = LEAST * baseline, max(height.value for height in above)
-    lowest = min(height.value for height in above)
-    if lowest >= least or most < LOGARITHMIC * max(-lowest, least):
-        return above, None
-    return [Spread(*(max(end, least) for end in (h.value, h.low, h.high))) for h in above], least
+    spreads: Sequence[Spread]
+    logarithmic: bool | None = None
+    least: float | None = None
 
+    @classmethod
+    def of(cls, perplexities: Sequence[Spread], baseline: float | None) -> _Heights:
+        """8 bits and 2 bits differ by orders of magnitude in what FP32 does not have, not in perplexity."""
+        if baseline is None:
+            return cls(perplexities)
+        above = [Spread(p.value - baseline, p.low - baseline, p.high - baseline) for p in perplexities]
+        least, values = LEAST * baseline, [height.value for height in above]
+        lowest = min(values)
+        if max(values) <= LOGARITHMIC * max(abs(lowest), least):
+            return cls(above, logarithmic=False)
+        if lowest >= least:
+            return cls(above, logarithmic=True)
+        raised = [Spread(*(max(end, least) for end in (h.value, h.low, h.high))) for h in above]
+        return cls(raised, logarithmic=True, least=least)
 
-def _upwards(heights: Sequence[Spread]) -> Axis:
-    """Holds all points, and their intervals too where equal differences are equal lengths."""
-    axis = Axis.over([height.value for height in heights], HEIGHT - BOTTOM, TOP + 14)
-    if axis.logarithmic:
-        return axis
-    ends = [end for h in heights for end in (h.value, h.low, h.high) if math.isfinite(end)]
-    return Axis.over(ends, HEIGHT - BOTTOM, TOP + 14)
+    def axis(self) -> Axis:
+        """Upwards; it holds all points, and their intervals too where it is linear."""
+        values = [height.value for height in self.spreads]
+        if not self.logarithmic:
+            ends = [end for height in self.spreads for end in (height.low, height.high)]
+            values += [end for end in ends if math.isfinite(end)]
+        return Axis.over(values, HEIGHT - BOTTOM, TOP + 14, logarithmic=self.logarithmic)
 
 
 def _frame(

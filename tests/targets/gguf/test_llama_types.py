@@ -93,6 +93,26 @@ def test_importance_is_the_mean_square_of_what_layers_read(source: Path, text: P
         np.testing.assert_allclose(found[name], wanted, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", [one.name for one in FILE_TYPES.values() if one.maker == "llama.cpp"])
+def test_types_that_need_no_text_are_made_without(source: Path, tmp_path: Path, name: str) -> None:
+    if FILE_TYPES[name].importance:
+        with pytest.raises(DataError, match="importance matrix"):
+            compile_gguf(source, tmp_path / "a", name)
+        return
+    assert compile_gguf(source, tmp_path / "a", name).folder.is_dir()
+
+
+def test_what_llama_cpp_says_is_one_sentence(tmp_path: Path, source: Path) -> None:
+    """A type whose mix needs a matrix for this model alone."""
+    floats = compile_gguf(source, tmp_path / "f", "f16").folder / "model.gguf"
+    with pytest.raises(TargetError) as refusal:
+        requantize(floats, tmp_path / "out.gguf", FILE_TYPES["iq2_xs"], {}, {}, threads=1)
+    assert "requires an importance matrix! - offending tensor: " in refusal.value.what
+    assert "\n" not in refusal.value.what
+    assert "==" not in refusal.value.what
+    assert refusal.value.fix.startswith("Give a text with --calibration")
+
+
 def test_iq_types_need_text(source: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="importance matrix"):
         compile_gguf(source, tmp_path / "a", "iq2_xs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,7 @@ def logits(runner: LanguageRunner, ids: np.ndarray = IDS) -> Any:
 def test_the_second_time_only_the_output_layer_runs(folder: Path, tmp_path: Path) -> None:
     with open_float(folder, threads=1) as plain:
         wanted, others = logits(plain), logits(plain, OTHERS)
+        (tmp_path / "states").mkdir()
         with plain.recalling(tmp_path / "states") as first:
             np.testing.assert_array_equal(logits(first), wanted)
         with plain.recalling(tmp_path / "states") as again, layers_run(again) as seen:
@@ -70,21 +72,35 @@ def llama(tmp_path: Path) -> Iterator[LanguageRunner]:
         yield runner
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all"])
-def test_a_damaged_file_is_made_again(llama: LanguageRunner, tmp_path: Path, damage: bytes) -> None:
+@pytest.fixture
+def states(tmp_path: Path) -> Path:
+    folder = tmp_path / "states"
+    folder.mkdir()
+    return folder
+
+
+def _array(shape: tuple[int, ...], dtype: type) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(shape, dtype))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"\x93NUMPY", b"no array at all", _array((2, 3, 64), np.float32), _array((2, 24, 64), int)],
+)
+def test_a_damaged_file_is_made_again(llama: LanguageRunner, states: Path, damage: bytes) -> None:
     wanted = logits(llama)
-    with llama.recalling(tmp_path / "states") as first:
+    with llama.recalling(states) as first:
         logits(first)
-    (file,) = (tmp_path / "states").iterdir()
+    (file,) = states.iterdir()
     file.write_bytes(damage)
-    with llama.recalling(tmp_path / "states") as again:
+    with llama.recalling(states) as again:
         np.testing.assert_array_equal(logits(again), wanted)
     assert np.load(file).shape == (*IDS.shape, 64)
 
 
-def test_nothing_is_kept_where_logits_come_from_more_than_states(
-    llama: LanguageRunner, tmp_path: Path
-) -> None:
+def test_nothing_is_kept_where_logits_come_from_more_than_states(llama: LanguageRunner, states: Path) -> None:
     """Logits with something of the embeddings: what the states alone give is not what the model says."""
     model = llama._model
     forward = model.forward
@@ -97,23 +113,63 @@ def test_nothing_is_kept_where_logits_come_from_more_than_states(
 
     model.forward = both
     wanted = logits(llama)
-    with llama.recalling(tmp_path / "states") as runner, layers_run(runner) as seen:
+    with llama.recalling(states) as runner, layers_run(runner) as seen:
         for _ in range(3):
             np.testing.assert_array_equal(logits(runner), wanted)
         assert len(seen) == 3
-    assert not (tmp_path / "states").exists()
+    assert not list(states.iterdir())
 
 
-def test_no_more_is_kept_than_the_limit(llama: LanguageRunner, tmp_path: Path) -> None:
-    known = KnownStates(llama._model, tmp_path / "states", limit=IDS.size * 64 * 4)
-    llama._known = known
-    logits(llama)
-    logits(llama, OTHERS)
-    assert len(list((tmp_path / "states").iterdir())) == 1
+def test_a_model_that_reads_more_than_states_is_run_as_it_is(llama: LanguageRunner, states: Path) -> None:
+    """``outputs[1]`` of an answer that has states alone: the runner's error is no error of the model."""
+    model = llama._model
+    forward, decoder = model.forward, model.get_decoder()
 
+    def reading(input_ids: Any, **options: Any) -> Any:
+        if "forward" in vars(decoder):
+            decoder(input_ids=input_ids)[1]
+        return forward(input_ids=input_ids, **options)
 
-def test_a_place_that_cannot_be_written_costs_no_results(llama: LanguageRunner, tmp_path: Path) -> None:
-    (tmp_path / "states").write_text("a file")
+    model.forward = reading
     wanted = logits(llama)
-    with llama.recalling(tmp_path / "states") as runner:
+    with llama.recalling(states) as runner:
+        for _ in range(2):
+            np.testing.assert_array_equal(logits(runner), wanted)
+    assert not list(states.iterdir())
+
+
+@pytest.mark.parametrize(
+    "more", [{"limit": IDS.size * 64 * 4 + 200}, {"limit": 10**9, "reserve": 2**60}], ids=["limit", "reserve"]
+)
+def test_no_more_is_kept_than_there_is_room_for(
+    llama: LanguageRunner, states: Path, more: dict[str, int]
+) -> None:
+    """Also of several runners, one after the other."""
+    for ids in (IDS, OTHERS, IDS[:, ::2].copy()):
+        llama._known = KnownStates(llama._model, states, **more)
+        logits(llama, ids)
+    assert len(list(states.iterdir())) == (0 if "reserve" in more else 1)
+
+
+def test_a_disk_that_gets_full_costs_no_results(
+    llama: LanguageRunner, states: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, others = logits(llama), logits(llama, OTHERS)
+    with llama.recalling(states) as runner:
+        np.testing.assert_array_equal(logits(runner), wanted)
+
+        def full(place: Path, _states: Any) -> None:
+            place.write_bytes(b"the first bytes")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("edgeq.targets.language.known_states.np.save", full)
+        np.testing.assert_array_equal(logits(runner, OTHERS), others)
+        # What is in the way of artefacts goes.
+        assert not list(states.iterdir())
+        np.testing.assert_array_equal(logits(runner), wanted)
+
+
+def test_a_folder_that_is_not_there_costs_no_results(llama: LanguageRunner, tmp_path: Path) -> None:
+    wanted = logits(llama)
+    with llama.recalling(tmp_path / "nowhere") as runner:
         np.testing.assert_array_equal(logits(runner), wanted)
