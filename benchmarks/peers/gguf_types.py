@@ -1,9 +1,10 @@
-"""Size and perplexity of every GGUF type of one model, in llama.cpp: the tables of docs/gguf.md.
+"""Size, perplexity and KL of every GGUF type of one model, in llama.cpp: the table of docs/gguf.md.
 
-python benchmarks/peers/gguf_types.py MODEL TEXT [ROW …]     rows: TYPE[+text|+gptq|+awq][+torch]
+python benchmarks/peers/gguf_types.py MODEL TEXT [ROW …] [--page docs/gguf.md]
 
-``+text``: an importance matrix; ``+torch``: the artefact in PyTorch too. The first 40,000 tokens
-are judged, in windows of 256; calibration takes 96 windows from token 100,000 on.
+Rows: TYPE[+text|+gptq|+awq][+torch]; ``+text``: an importance matrix; ``+torch``: the artefact in PyTorch
+too. The first 40,000 tokens are judged, in windows of 256; calibration takes 96 windows from token 100,000
+on. KL is that from the model in float32 in PyTorch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from page_tables import put
 from tokenizers import Tokenizer
 
 from edgeq.api import compile as compile_artefact
@@ -23,15 +25,19 @@ from edgeq.targets.gguf.files import MODEL
 from edgeq.targets.gguf.read import open_reference
 from edgeq.targets.gguf.runner import LlamaRunner
 from edgeq.targets.gguf.types import FILE_TYPES
+from edgeq.targets.language.float_runner import open_float
 
 WINDOW, JUDGED, FIRST, CALIBRATION = 256, 40_000, 100_000, 96
 EXACT = ["f32+torch", "f16+torch", "q8_0+torch", "q4_0+torch", "q4_0+gptq+torch", "q4_0+awq+torch"]
-EXACT += ["q4_1+torch", "q4_1+gptq+torch"]
+EXACT += ["q4_1+torch", "q4_1+gptq+torch", "q4_1+awq+torch"]
 PACKAGE = ["bf16", "q5_0", "q5_1", "mxfp4"]
 
 
 def main() -> None:
     model, text, *rows = sys.argv[1:]
+    page = None
+    if "--page" in rows:
+        rows, page = rows[: rows.index("--page")], Path(rows[-1])
     tokens = np.array(
         Tokenizer.from_file(f"{model}/tokenizer.json")
         .encode(Path(text).read_text(encoding="utf-8"), add_special_tokens=False)
@@ -40,12 +46,16 @@ def main() -> None:
     )
     windows = tokens[: JUDGED // WINDOW * WINDOW].reshape(-1, WINDOW)
     calibration = tokens[FIRST : FIRST + CALIBRATION * WINDOW].reshape(-1, WINDOW)
-    print("| type | MB | perplexity | in PyTorch |\n|---|---|---|---|")
+    judge = Judge(Path(model), windows)
+    lines = ["| type | MB | perplexity | KL | perplexity in PyTorch | KL |", "|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "calibration.npz"
         np.savez(data, input_ids=calibration)
         for row in rows or _all_rows():
-            print(_row(model, row, windows, data, Path(scratch) / "artefact"), flush=True)
+            lines.append(_row(model, row, judge, data, Path(scratch) / "artefact"))
+            print(lines[-1], flush=True)
+    if page:
+        put(page, "gguf-types", lines)
 
 
 def _all_rows() -> list[str]:
@@ -54,7 +64,7 @@ def _all_rows() -> list[str]:
     return [*EXACT, *PACKAGE, *plain, *(f"{one.name}+text" for one in llama)]
 
 
-def _row(model: str, row: str, windows: Any, data: Path, output: Path) -> str:
+def _row(model: str, row: str, judge: Judge, data: Path, output: Path) -> str:
     name, *words = row.split("+")
     method = next((word for word in words if word in ("gptq", "awq")), None)
     recipe = Recipe(
@@ -75,22 +85,34 @@ def _row(model: str, row: str, windows: Any, data: Path, output: Path) -> str:
     )
     path = found.folder / MODEL
     size = path.stat().st_size / 1e6
-    judged = perplexity(LlamaRunner(path, threads=1), windows)
-    torch = f"{perplexity(open_reference(found.folder, threads=1), windows):.3f}" if "torch" in words else ""
-    return f"| {row.removesuffix('+torch').replace('+', ', ')} | {size:.2f} | {judged:.3f} | {torch} |"
+    judged = judge(LlamaRunner(path, threads=1))
+    torch = judge(open_reference(found.folder, threads=1)) if "torch" in words else " | "
+    return f"| {row.removesuffix('+torch').replace('+', ', ')} | {size:.2f} | {judged} | {torch} |"
 
 
-def perplexity(runner: Any, windows: Any) -> float:
-    """Of all tokens of each window but its first."""
-    total, count = 0.0, 0
-    for window in windows:
-        logits = runner.run({"input_ids": window[None]})["logits"][0, :-1].astype(np.float64)
-        peak = logits.max(axis=1)
-        sums = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1))
-        total += float((sums - logits[np.arange(len(logits)), window[1:]]).sum())
-        count += len(logits)
-    runner.close()
-    return float(np.exp(total / count))
+class Judge:
+    """Perplexity and KL from the float model, of all tokens of each window but its first."""
+
+    def __init__(self, model: Path, windows: Any) -> None:
+        self.windows = windows
+        with open_float(model, threads=1) as runner:
+            self.wanted = [_log_probabilities(runner, window) for window in windows]
+
+    def __call__(self, runner: Any) -> str:
+        lost = divergence = 0.0
+        for window, wanted in zip(self.windows, self.wanted, strict=True):
+            found = _log_probabilities(runner, window)
+            lost -= float(found[np.arange(len(found)), window[1:]].sum())
+            divergence += float((np.exp(wanted) * (wanted - found)).sum())
+        runner.close()
+        count = self.windows[:, 1:].size
+        return f"{np.exp(lost / count):.3f} | {divergence / count:.5f}"
+
+
+def _log_probabilities(runner: Any, window: Any) -> Any:
+    logits = runner.run({"input_ids": window[None]})["logits"][0, :-1].astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
 if __name__ == "__main__":
