@@ -236,12 +236,13 @@ def test_less_than_fp32_is_drawn_as_less() -> None:
 
 def test_what_hardly_differs_from_fp32_does_not_fill_the_axis() -> None:
     assert _ticks_beside([50.0005, 50.15]) == ["0", "0.05", "0.1", "0.15"]
-    assert _ticks_beside([50.0005, 50.25]) == ["≤ 0.05", "0.1", "0.2"]
+    assert _ticks_beside([50.0005, 50.25]) == ["0", "0.1", "0.2"]
+    assert _ticks_beside([50.0005, 51]) == ["≤ 0.025", "0.05", "0.1", "0.2", "0.5", "1"]
 
 
 def test_on_a_logarithmic_axis_what_is_no_worse_than_fp32_stands_at_the_least_value() -> None:
     ticks = _ticks_beside([49.99, 50.5, 80])
-    assert ticks[0] == "≤ 0.05"
+    assert ticks[0] == "≤ 0.025"
     assert not any(tick.startswith("-") for tick in ticks)
 
 

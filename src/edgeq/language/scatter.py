@@ -14,7 +14,9 @@ WIDTH, HEIGHT = 460, 330
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 40
 # Values that differ by more are drawn on a logarithmic axis.
 LOGARITHMIC = 4.0
-# Of FP32's perplexity: less above it (or below it) is drawn as so much on a logarithmic axis.
+# The same of what perplexities have above FP32's: differences near 0 are noise.
+LOGARITHMIC_HEIGHTS = 20.0
+# Of FP32's perplexity: less above it (or below it) is drawn as about so much on a logarithmic axis.
 LEAST = 1e-3
 # Of the box of a number beside its point.
 BOX_WIDTH, BOX_HEIGHT = 17.0, 13.0
@@ -132,9 +134,9 @@ class _Heights:
         if baseline is None:
             return cls(perplexities)
         above = [Spread(p.value - baseline, p.low - baseline, p.high - baseline) for p in perplexities]
-        least, values = LEAST * baseline, [height.value for height in above]
+        least, values = _round_step(LEAST * baseline / 2), [height.value for height in above]
         lowest = min(values)
-        if max(values) <= LOGARITHMIC * max(abs(lowest), least):
+        if max(values) <= LOGARITHMIC_HEIGHTS * max(abs(lowest), least):
             return cls(above, logarithmic=False)
         if lowest >= least:
             return cls(above, logarithmic=True)
