@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -155,7 +155,13 @@ def _remove_abandoned(path: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             folder.rename(path)
-    for folder in path.parent.glob(f".{_escaped(path.name)}{_BUILDING}*"):
+    remove_unlocked(path.parent.glob(f".{_escaped(path.name)}{_BUILDING}*"))
+
+
+def remove_unlocked(folders: Iterable[Path]) -> None:
+    """Remove those of ``folders`` that no living process has :func:`locked`."""
+    for folder in folders:
+        # The lock is another's, or the folder has just gone.
         with suppress(OSError):
             descriptor = locked(folder)
             shutil.rmtree(folder, ignore_errors=True)

@@ -6,10 +6,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from edgeq.artefact import locked
+from edgeq.artefact import locked, remove_unlocked
 from edgeq.compiler.model import Model
 
 _PREFIX = ".edgeq-states-"
@@ -37,11 +37,7 @@ def states_beside(place: Path, original: Model, artefacts: int) -> Iterator[Path
 def _made(parent: Path) -> Path | None:
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for folder in parent.glob(f"{_PREFIX}*"):
-            with suppress(OSError):
-                descriptor = locked(folder)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(descriptor)
+        remove_unlocked(parent.glob(f"{_PREFIX}*"))
         return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     except OSError:
         return None

@@ -16,16 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 import edgeq
 from edgeq.manifest import Manifest, file_entries
 from edgeq.targets.base import Check
-from edgeq.targets.tensorrt.gpu.device import present
 from edgeq.verify import verify
 from tests.support.cli import Workspace, make_workspace
-from tests.support.tensorrt import needs_rtx
+from tests.support.tensorrt import COMPILE, needs_rtx, without_gpu
 
-pytestmark = [needs_rtx, pytest.mark.skipif(present(), reason="what edgeq says where no GPU runs an engine")]
+pytestmark = [needs_rtx, without_gpu]
 
 GPUS = (86, 120)
 NOT_RUN = "the compiler's layer table; numbers of the quantized model in ONNX Runtime CPU, not the engine's"
-COMPILE = ("compile", "model.onnx", "--target", "tensorrt")
 STATIC = (*COMPILE, "--scheme", "int8-static", "--calibration", "calib.npz", "--dimension", "batch=1..4@2")
 CONFIG = """\
 model = "model.onnx"

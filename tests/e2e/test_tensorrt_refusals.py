@@ -9,13 +9,11 @@ import pytest
 
 import edgeq
 from edgeq.errors import EdgeqError
-from edgeq.targets.tensorrt.gpu.device import present
 from tests.support.cli import Workspace
-from tests.support.tensorrt import needs_rtx
+from tests.support.tensorrt import COMPILE, needs_rtx, without_gpu
 
-pytestmark = [needs_rtx, pytest.mark.skipif(present(), reason="what edgeq says where no GPU runs an engine")]
+pytestmark = [needs_rtx, without_gpu]
 
-COMPILE = ("compile", "model.onnx", "--target", "tensorrt")
 REFUSED: list[tuple[str, dict[str, str], int, str, str]] = [
     (
         "int8-dynamic",

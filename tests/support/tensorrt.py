@@ -10,10 +10,17 @@ import onnx
 import pytest
 
 from edgeq.targets.tensorrt.backend.request import BuildRequest, InputShapes
+from edgeq.targets.tensorrt.gpu.device import present
+
+# Of a workspace's model, through the real command.
+COMPILE = ("compile", "model.onnx", "--target", "tensorrt")
 
 needs_rtx = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT for RTX (the extra 'tensorrt-rtx') is not installed"
 )
+
+
+without_gpu = pytest.mark.skipif(present(), reason="what edgeq says where no GPU runs an engine")
 
 
 def request(model: Path, *sm: int, engine: Path | None = None, **more: Any) -> BuildRequest:
